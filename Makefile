@@ -1,0 +1,63 @@
+# `make` alone prints this help: every line with two hashes is a verb.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export PATH := $(HOME)/.local/bin:$(HOME)/.cargo/bin:$(PATH)
+# Tests and benches load the ONNX Runtime library of the Python environment.
+RUN := uv run --no-sync
+BENCH_DIR := runs/bench
+
+.PHONY: help setup quickstart build test test-slow lint fmt bench proto ci clean
+
+help:  ## print this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup:  ## find or install uv, then everything the project needs, locked
+	@.ci/tools
+	@uv sync --locked --extra train
+
+quickstart: setup  ## train a small LSTM, export it, serve it, stream text from it
+	@$(RUN) charrnn quickstart --force
+
+build: setup  ## build a wheel into dist/ (smaller and slower to build than the development one)
+	@uv build --wheel --out-dir dist --config-setting build-args="--profile dist"
+
+test: setup lint  ## every test, Rust and Python, after the linters and the drift checks
+	@cargo test --locked --workspace --quiet
+	@$(RUN) pytest -m "not slow"
+
+test-slow: setup  ## the long tests too
+	@$(RUN) pytest
+
+lint: setup  ## formatters in check mode, clippy, ruff, mypy
+	@cargo fmt --all --check
+	@cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) mypy
+
+fmt: setup  ## format Rust and Python
+	@cargo fmt --all
+	@$(RUN) ruff check --fix-only --quiet .
+	@$(RUN) ruff format .
+
+bench: setup $(BENCH_DIR)/2x512  ## delivered characters beside the raw step ceiling, as ratios of one run
+	@cargo bench --locked --quiet -p charrnn-serve --bench delivered -- --bundle $(BENCH_DIR)/2x512 \
+	  --onnxruntime "$$($(RUN) python -m charrnn.engine)"
+
+# Speed does not depend on what the weights say: a few steps make a model of the right shape.
+$(BENCH_DIR)/2x512:
+	@mkdir -p $(BENCH_DIR)
+	@rm -rf $(BENCH_DIR)/run-2x512
+	@$(RUN) charrnn train --out $(BENCH_DIR)/run-2x512 --hidden-size 512 --max-steps 10 >/dev/null
+	@$(RUN) charrnn export $(BENCH_DIR)/run-2x512 --out $@
+
+proto: setup  ## generate the protobuf code of both languages from proto/
+	@CHARRNN_WRITE_PROTO=1 cargo test --locked --quiet -p charrnn-serve --test proto
+	@CHARRNN_WRITE_PROTO=1 $(RUN) pytest -q tests/unit/test_proto_drift.py
+
+ci: test  ## what has to pass before a change lands
+
+clean:  ## remove what was built
+	@rm -rf target dist runs .venv python/charrnn/_native*.so

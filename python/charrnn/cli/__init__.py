@@ -1,0 +1,140 @@
+"""The command line: one file per command, loaded when it is asked for.
+
+Text goes to stdout and talk to stderr. An error is one line, ``error: ...``, and an exit code: 0 done,
+1 failed, 2 wrong usage, 3 bad data, artifact or settings, 4 diverged, 5 parity or limit check failed,
+69 no server answers, 130 Ctrl-C, 141 nobody reads the output any more, 143 SIGTERM.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from charrnn.cli.settings import debug_option, with_settings
+from charrnn.errors import CharrnnError
+
+COMMANDS = ("quickstart", "train", "export", "sample", "serve", "generate", "doctor")
+"""In the order in which a newcomer meets them: a module each, with a click command of its name."""
+
+EXIT_FAILED, EXIT_CTRL_C, EXIT_BROKEN_PIPE, EXIT_SIGTERM = 1, 130, 141, 143
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; like ``KeyboardInterrupt`` it unwinds the stack, so that everything is closed."""
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module only when the command, or help on it, is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order of help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command with its settings added, or nothing for an unknown name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"charrnn.cli.{cmd_name}")
+        return with_settings(getattr(module, cmd_name))
+
+
+@click.group(
+    cls=LazyGroup,
+    params=[debug_option()],
+    context_settings={"show_default": True, "max_content_width": 100},
+    epilog="""\b
+    Example:
+      charrnn quickstart
+
+    Every option can also come from the environment, as CHARRNN_<COMMAND>_<OPTION>, or from a table
+    named after the command in the file of its --config option. What stands on the command line wins,
+    then the environment, then the file.
+    """,
+)
+@click.version_option(package_name="charrnn", message="charrnn %(version)s")
+def cli() -> None:
+    """Train, export, serve and sample character-level recurrent networks."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; never raises."""
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    _listen_for_sigterm()
+    debug = "--debug" in words or os.environ.get("CHARRNN_DEBUG", "0") not in ("", "0")
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else EXIT_FAILED if ended.code else 0
+    except KeyboardInterrupt:
+        return EXIT_CTRL_C
+    except Terminated:
+        return EXIT_SIGTERM
+    except BaseException as error:
+        return _report(error, debug)
+    return code
+
+
+def _run(words: list[str]) -> int:
+    try:
+        with cli.make_context("charrnn", words) as context:
+            cli.invoke(context)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    return 0
+
+
+def _report(error: BaseException, debug: bool) -> int:
+    """Say what went wrong in one line, and with which exit code that ends."""
+    if isinstance(error, OSError) and error.errno == errno.EPIPE:
+        _drop_stdout()
+        return EXIT_BROKEN_PIPE
+    if debug:
+        traceback.print_exception(error)
+    match error:
+        case click.ClickException():
+            message, code = _usage(error), error.exit_code
+        case CharrnnError():
+            message, code = str(error), error.exit_code
+        case OSError():
+            message, code = str(error), EXIT_FAILED
+        case click.Abort():
+            return EXIT_CTRL_C
+        case _:
+            message, code = f"{type(error).__name__}: {error}; charrnn --debug shows where", EXIT_FAILED
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _usage(error: click.ClickException) -> str:
+    message = error.format_message().rstrip(".")
+    message = message[:1].lower() + message[1:]
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{message}; see {context.command_path} --help" if context else message
+
+
+def _drop_stdout() -> None:
+    """Let nothing more be written to a closed pipe, least of all by the interpreter as it exits."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # not a file: nothing to flush at exit either
+        return
+
+
+def _listen_for_sigterm() -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated

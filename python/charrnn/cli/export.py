@@ -1,0 +1,72 @@
+"""``charrnn export``: a trained run as a folder that serves without torch."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+def _precisions(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    from charrnn.export.arithmetic import PRECISIONS
+
+    names = tuple(name.strip() for name in value.split(","))
+    if unknown := [name for name in names if name not in PRECISIONS]:
+        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(PRECISIONS)}", context, parameter)
+    return names
+
+
+@click.command(
+    epilog="""\b
+    Example:
+      charrnn export runs/shakespeare --out shakespeare
+
+    Each precision is compared with the trained model before anything is written: fp32 by its logits, int8 by
+    the bits per character it adds on the validation part.
+    """
+)
+@click.argument("run", metavar="RUN", type=click.Path())
+@click.option("--out", required=True, metavar="BUNDLE", type=click.Path(), help="Folder to write.")
+@click.option(
+    "--precision",
+    "precisions",
+    default="fp32,int8",
+    callback=_precisions,
+    help="Precisions, separated by commas.",
+)
+@click.option("--name", help="Name of the model.", show_default="the folder's")
+@click.option("--which", type=click.Choice(["best", "last"]), default="best", help="Which checkpoint.")
+@click.option("--force", is_flag=True, help="Replace a bundle that is there already.")
+@click.option("--corpus-license", metavar="TEXT", help="Licence of the training text, for the model card.")
+@click.option(
+    "--max-logit-difference",
+    type=click.FloatRange(0),
+    default=1e-4,
+    help="What fp32 logits may differ from torch's.",
+)
+@click.option(
+    "--max-int8-bpc", type=click.FloatRange(0), default=0.01, help="Bits per character int8 may add."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON document.")
+def export(
+    run: str,
+    out: str,
+    precisions: tuple[str, ...],
+    name: str | None,
+    which: str,
+    force: bool,
+    corpus_license: str | None,
+    max_logit_difference: float,
+    max_int8_bpc: float,
+    as_json: bool,
+) -> None:
+    """Export the trained RUN as a BUNDLE: a folder that serves and samples without torch."""
+    from charrnn.export import ExportOptions, Tolerances
+    from charrnn.export import export as run_export
+
+    options = ExportOptions(name, force, corpus_license, Tolerances(max_logit_difference, max_int8_bpc))
+    report = run_export(run, out, precisions, which=which, options=options)
+    for line in report.lines():
+        click.echo(line, err=True)
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=2))

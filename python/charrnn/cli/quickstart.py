@@ -1,0 +1,130 @@
+"""``charrnn quickstart``: the whole line once, as the commands a user would type."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import click
+
+from charrnn.cli.serve import READY
+from charrnn.errors import CharrnnError, ConfigError
+
+TRAIN_PACKAGES = ("torch", "onnx", "safetensors")
+STOP_TIMEOUT_S = 10.0
+
+
+@click.command(
+    epilog="""\b
+    Example:
+      charrnn quickstart --minutes 1
+    """
+)
+@click.option(
+    "--out", default="charrnn-quickstart", type=click.Path(path_type=Path), help="Folder to work in."
+)
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=1.0, help="How long to train.")
+@click.option(
+    "--force", is_flag=True, help="Replace the run and the bundle of an earlier quickstart in the folder."
+)
+def quickstart(out: Path, minutes: float, force: bool) -> None:
+    """Train a small LSTM on the built-in corpus, export it, serve it and stream text from it.
+
+    Each command is printed before it runs, so that it can be repeated with other options.
+    """
+    _check_packages()
+    run, bundle = out / "run", out / "bundle"
+    _clear(out, (run, bundle), force)
+    _run("train", "--out", str(run), "--max-minutes", f"{minutes:g}")
+    _run("export", str(run), "--out", str(bundle))
+    with _serving(bundle) as address:
+        _run("generate", "--server", address, "--prompt", "The ", "--temperature", "0.8", "--seed", "1")
+        click.echo("\nstopping the server", err=True)
+    _say_what_next(bundle)
+
+
+def _check_packages() -> None:
+    missing = [name for name in TRAIN_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise CharrnnError(
+            f"training needs {', '.join(missing)}: install the train extra with `uv sync --extra train` "
+            "or `pip install '.[train]'` in charrnn's source folder"
+        )
+
+
+def _clear(out: Path, made: Sequence[Path], force: bool) -> None:
+    """Remove only what a quickstart makes, and only when told to."""
+    if out.exists() and not force:
+        raise ConfigError(
+            f"{out} exists already: give --force to replace its run and bundle, or another --out"
+        )
+    for folder in made:
+        if folder.is_dir():
+            shutil.rmtree(folder)
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _announced(arguments: Sequence[str]) -> list[str]:
+    """The command of this installation for ``charrnn ARGUMENTS``, told to the user as the latter."""
+    click.echo(f"\n$ {shlex.join(['charrnn', *arguments])}", err=True)
+    return [sys.executable, "-m", "charrnn", *arguments]
+
+
+def _run(*arguments: str) -> None:
+    code = subprocess.run(_announced(arguments), check=False).returncode
+    if code:
+        raise CharrnnError(f"charrnn {arguments[0]} ended with exit code {code}")
+
+
+@contextmanager
+def _serving(bundle: Path) -> Iterator[str]:
+    """The address of a server over ``bundle``, which runs in a child process until the block ends."""
+    command = _announced(("serve", str(bundle), "--listen", "127.0.0.1:0"))
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            yield _ready_address(server.stderr)
+        finally:
+            _stop(server)
+
+
+def _ready_address(talk: IO[str]) -> str:
+    """Pass the server's talk on until it says where it listens, and the rest of it from a thread."""
+    for line in talk:
+        click.echo(line, err=True, nl=False)
+        if line.startswith(READY):
+            threading.Thread(target=_pass_on, args=(talk,), daemon=True).start()
+            return line.removeprefix(READY).split(";")[0].strip()
+    raise CharrnnError("charrnn serve ended before it was ready")
+
+
+def _pass_on(talk: IO[str]) -> None:
+    for line in talk:
+        click.echo(line, err=True, nl=False)
+
+
+def _stop(server: subprocess.Popen[str]) -> None:
+    server.terminate()
+    try:
+        server.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        server.kill()
+
+
+def _say_what_next(bundle: Path) -> None:
+    click.echo(
+        "\ndone; things to try next:\n"
+        f"  charrnn sample {shlex.quote(str(bundle))} --prompt 'The ' --temperature 0.5\n"
+        f"  charrnn serve {shlex.quote(str(bundle))}          # and in another terminal: charrnn generate\n"
+        "  charrnn train YOUR-TEXT.txt --out my-run --max-minutes 10\n"
+        "  charrnn doctor",
+        err=True,
+    )

@@ -1,0 +1,84 @@
+"""Where options come from but the command line: ``CHARRNN_<COMMAND>_<OPTION>`` and ``--config FILE.toml``.
+
+Knows names of options, not what they mean.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from charrnn.errors import ConfigError
+
+
+def with_settings(command: click.Command) -> click.Command:
+    """The same command, with ``--config`` and ``--debug`` and an environment variable for every option."""
+    if not any(parameter.name == "config" for parameter in command.params):
+        command.params += [_config_option(), debug_option()]
+        for name, option in _names(command).items():
+            option.envvar = f"CHARRNN_{command.name}_{name}".upper().replace("-", "_")
+    return command
+
+
+def debug_option() -> click.Option:
+    """``--debug``, which ``main`` looks for by itself: an error may come before any option is read."""
+    return click.Option(
+        ["--debug"],
+        is_flag=True,
+        expose_value=False,
+        envvar="CHARRNN_DEBUG",
+        help="Show an error's traceback.",
+    )
+
+
+def _config_option() -> click.Option:
+    return click.Option(
+        ["--config"],
+        metavar="FILE.toml",
+        is_eager=True,
+        expose_value=False,
+        callback=_apply,
+        help="Take what is neither given here nor in the environment from this file's table for the command.",
+    )
+
+
+def _apply(context: click.Context, option: click.Parameter, path: str | None) -> None:
+    if path is None:
+        return
+    name = context.info_name or ""
+    table = _read(path).get(name, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {name!r} must be a table: [{name}]")
+    names = _names(context.command)
+    context.default_map = {}
+    for key, value in table.items():
+        if key not in names:
+            raise ConfigError(f"{path}: [{name}] has no setting {key!r}; it has {', '.join(sorted(names))}")
+        parameter = names[key]
+        is_single = parameter.multiple and not isinstance(value, list)
+        context.default_map[parameter.name] = [value] if is_single else value
+
+
+def _names(command: click.Command) -> dict[str, click.Option]:
+    """Options by their spellings without the leading dashes, ``max-tokens`` and ``max_tokens`` alike."""
+    options = [
+        p for p in command.params if isinstance(p, click.Option) and p.name not in ("config", "debug", "help")
+    ]
+    spelt = [
+        (name.lstrip("-"), option) for option in options for name in option.opts if name.startswith("--")
+    ]
+    return {alias: option for name, option in spelt for alias in (name, name.replace("-", "_"))}
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        settings = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    loose = [key for key, value in settings.items() if not isinstance(value, dict)]
+    if loose:
+        raise ConfigError(f"{path}: {loose[0]!r} stands in no table; put it under one such as [train]")
+    return settings

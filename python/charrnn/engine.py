@@ -1,0 +1,147 @@
+"""Generating text in this process: the engine that the server runs, without a network.
+
+Knows where ONNX Runtime's library lies and how to hand its texts on; all decoding is in the Rust core.
+``python -m charrnn.engine`` prints the library's path.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Unpack
+
+from charrnn import _native
+from charrnn.bundle import Bundle
+from charrnn.errors import CharrnnError
+from charrnn.sampler import SamplingFields, SamplingParams, resolve
+from charrnn.stream import Chunk, Event, Finished, Started, Stream, Timing
+
+LIBRARY_PATTERNS = ("libonnxruntime.so*", "libonnxruntime*.dylib", "onnxruntime.dll")
+INSTALL = "install onnxruntime-gpu, or onnxruntime on a Mac or an Arm machine"
+
+
+def find_onnxruntime() -> Path:
+    """The ONNX Runtime library inside the installed wheel, found without importing it.
+
+    Raises:
+        CharrnnError: no such wheel is installed, or it holds no library.
+    """
+    spec = importlib.util.find_spec("onnxruntime")
+    if spec is None or spec.origin is None:
+        raise CharrnnError(f"ONNX Runtime is not installed: {INSTALL}")
+    folder = Path(spec.origin).parent / "capi"
+    found = [path for pattern in LIBRARY_PATTERNS for path in sorted(folder.glob(pattern))]
+    libraries = [path for path in found if "providers" not in path.name]
+    if not libraries:
+        raise CharrnnError(f"no ONNX Runtime library in {folder}: {INSTALL}")
+    return libraries[0]
+
+
+class Engine:
+    """Decode workers over one bundle.
+
+    Args:
+        bundle: an exported model folder.
+        precision: ``"int8"`` or ``"fp32"``; ``None`` takes int8 where the bundle has it.
+        workers: decode threads; ``None`` takes one for each core.
+        max_streams: texts decoded at once by each worker; more of them wait.
+
+    Raises:
+        BundleError: the bundle is missing, damaged or lacks the precision.
+
+    Example:
+        >>> with Engine("shakespeare") as engine:  # doctest: +SKIP
+        ...     print(engine.generate("ROMEO:", max_tokens=200, seed=1).read())
+    """
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str] | Bundle,
+        *,
+        precision: str | None = None,
+        workers: int | None = None,
+        max_streams: int = 64,
+    ) -> None:
+        path = bundle.path if isinstance(bundle, Bundle) else bundle
+        self._pid = os.getpid()
+        self._native: _native.Engine | None = _native.Engine(
+            bundle=path,
+            onnxruntime=find_onnxruntime(),
+            precision=precision,
+            workers=workers,
+            max_streams=max_streams,
+        )
+
+    def generate(
+        self,
+        prompt: str = "",
+        params: SamplingParams | None = None,
+        *,
+        chunk_chars: int | None = None,
+        max_chunk_delay_ms: int | None = None,
+        **sampling: Unpack[SamplingFields],
+    ) -> Stream:
+        """Start one text; it is made as it is read, and a little ahead.
+
+        Args:
+            prompt: what the model reads first; not part of the text.
+            params: or its fields as keywords: ``temperature``, ``seed``, ``max_tokens``, ``stop``...
+            chunk_chars: characters a chunk holds before it is handed over; default 16.
+            max_chunk_delay_ms: longest wait of a character for its chunk; absent, 10 ms and more under load.
+
+        Raises:
+            RequestError: a parameter out of its limits, or a prompt with unknown characters.
+            ServerBusyError: too many texts are waiting.
+        """
+        native = self._live()
+        stream = native.generate(
+            prompt=prompt,
+            params=resolve(params, sampling),
+            chunk_chars=chunk_chars,
+            max_chunk_delay_ms=max_chunk_delay_ms,
+        )
+        return Stream(_events(stream, native.model["name"]), stream.close)
+
+    def close(self) -> None:
+        """End every text and the worker threads."""
+        if self._native is not None:
+            self._native.close()
+            self._native = None
+
+    def _live(self) -> _native.Engine:
+        if self._native is None:
+            raise CharrnnError("the engine is closed")
+        if self._pid != os.getpid():
+            raise CharrnnError("an engine does not survive a fork: make one in the child process")
+        return self._native
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _events(native: _native.EventStream, model: str) -> Iterator[Event]:
+    while (event := native.next()) is not None:
+        match event:
+            case ("started", seed, num_prompt_tokens):
+                yield Started(model, seed, num_prompt_tokens)
+            case ("chunk", text, num_chars, offset):
+                yield Chunk(text, offset, num_chars)
+            case ("finished", reason, matched_stop, num_chars, timing):
+                yield Finished(reason, matched_stop, num_chars, _timing(timing))
+
+
+def _timing(timing: _native.Timing) -> Timing:
+    queue_us, first_char_us, total_us, num_steps, mean_batch = timing
+    return Timing(queue_us / 1e6, first_char_us / 1e6, total_us / 1e6, num_steps, mean_batch)
+
+
+if __name__ == "__main__":
+    print(find_onnxruntime())

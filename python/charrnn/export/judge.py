@@ -1,0 +1,95 @@
+"""Judging a step graph against the torch model it was made from, and refusing one that is another model."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+
+from charrnn.errors import ParityError
+from charrnn.export import bpc, parity
+from charrnn.export.manifest import FILE_NAMES
+from charrnn.export.report import PrecisionReport
+from charrnn.export.source import TrainedModel
+from charrnn.export.stepping import Stepper, graph_stepper, torch_stepper
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """How much a graph may differ from torch.
+
+    ``max_logit_difference`` is for fp32. Both sides sum the same float32 products in other orders: logits of
+    trained 2x128 models, up to 37 in size, differ by 4e-6 at the first step and mostly by 1e-5 to 3e-5 after
+    200, a swapped gate by more than 0.1. Where torch's own rounding grows larger than that, so may the
+    difference: see ``parity.first_excess``. ``max_int8_bpc``: bits per character int8 may add.
+    """
+
+    max_logit_difference: float = 1e-4
+    max_int8_bpc: float = 0.01
+
+
+class Judge:
+    """Measures graphs of one model. ``torch_bpc`` is None where the model has no validation text."""
+
+    def __init__(self, source: TrainedModel, tolerances: Tolerances) -> None:
+        self._source = source
+        self._tolerances = tolerances
+        self._vocab_size = len(source.symbols)
+        self._model = torch_stepper(source.model)
+        self._streams = bpc.cut(source.validation)
+        self.num_characters = self._streams.num_characters if self._streams else 0
+        self.torch_bpc = self._bpc(self._model)
+
+    def judge(self, precision: str, graph: bytes) -> PrecisionReport:
+        """Measure a serialised graph.
+
+        Raises:
+            ParityError: its logits, its bits per character or its rows are not what they must be.
+        """
+        stepper, file = graph_stepper(graph), FILE_NAMES[precision]
+        differences = parity.logit_differences(self._model, stepper, self._vocab_size)
+        self._check_differences(precision, file, differences)
+        self._check_rows(file, stepper)
+        measured = self._bpc(stepper)
+        added = None if measured is None or self.torch_bpc is None else round(measured - self.torch_bpc, 6)
+        self._check_bpc(precision, file, added)
+        # Rounded, so that the order of a sum cannot make two exports of one checkpoint differ.
+        return PrecisionReport(
+            precision, file, len(graph), float(f"{differences.max():.1e}"), measured, added
+        )
+
+    def _bpc(self, stepper: Stepper) -> float | None:
+        return None if self._streams is None else round(bpc.bits_per_character(stepper, self._streams), 6)
+
+    def _check_differences(self, precision: str, file: str, differences: parity.Differences) -> None:
+        if not np.isfinite(differences).all():
+            raise ParityError(
+                f"{file}: logits are not finite from step {np.isfinite(differences).argmin()} on"
+            )
+        limit = self._tolerances.max_logit_difference
+        if precision != "fp32" or differences.max() <= limit:
+            return
+        exact = torch_stepper(copy.deepcopy(self._source.model).double())
+        rounding = parity.logit_differences(self._model, exact, self._vocab_size)
+        if (found := parity.first_excess(differences, rounding, limit)) is not None:
+            step, allowed = found
+            raise ParityError(
+                f"{file}: logits differ from torch by {differences[step]:.1e} at step {step}, where "
+                f"{allowed:.1e} is allowed; the graph is another model, or raise --max-logit-difference"
+            )
+
+    def _check_rows(self, file: str, stepper: Stepper) -> None:
+        if (found := parity.dependent_row(stepper, self._vocab_size)) is not None:
+            raise ParityError(
+                f"{file}: row {found[1]} of a batch of 64 has other logits in a batch of {found[0]}; "
+                "on this CPU a text would depend on its neighbours"
+            )
+
+    def _check_bpc(self, precision: str, file: str, added: float | None) -> None:
+        limit = self._tolerances.max_int8_bpc
+        if precision == "int8" and added is not None and not added <= limit:
+            raise ParityError(
+                f"{file}: int8 adds {added:.4f} bits per character to torch's {self.torch_bpc:.4f}, "
+                f"the limit is {limit:g}; export fp32 only, or raise --max-int8-bpc"
+            )

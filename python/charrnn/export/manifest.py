@@ -1,0 +1,59 @@
+"""The manifest of a bundle: shapes, vocabulary, precisions and the sha256 of every file.
+
+What a reader accepts is decided in the Rust core; this only writes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from charrnn.export.report import PrecisionReport
+from charrnn.export.source import TrainedModel
+from charrnn.export.weights import StepWeights
+
+MANIFEST = "manifest.json"
+FORMAT = "charrnn-bundle"
+VERSION = 1
+FILE_NAMES = {"fp32": "step.onnx", "int8": "step.int8.onnx"}
+
+
+def manifest_bytes(
+    name: str,
+    source: TrainedModel,
+    weights: StepWeights,
+    precisions: Sequence[PrecisionReport],
+    files: Mapping[str, bytes],
+) -> bytes:
+    """The manifest as JSON, one line a top-level key; ``files`` are all others of the bundle."""
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": name,
+        "cell": weights.cell,
+        "num_layers": len(weights.layers),
+        "hidden_size": weights.hidden_size,
+        "embedding_dim": 0 if weights.embedding is None else int(weights.embedding.shape[1]),
+        "vocab": {"unit": source.unit, "symbols": list(source.symbols)},
+        "start_token": source.start_token,
+        "state": [{"name": state, "width": weights.hidden_size} for state in weights.state_names],
+        "precisions": {report.precision: _precision(report) for report in precisions},
+        "files": {path: _file(content) for path, content in files.items()},
+        "training": dict(source.training),
+    }
+    lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in manifest.items()]
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+
+def _precision(report: PrecisionReport) -> dict[str, Any]:
+    return {
+        "path": report.file,
+        "bpc": report.bpc,
+        "max_abs_logit_difference": report.max_abs_logit_difference,
+    }
+
+
+def _file(content: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}

@@ -1,0 +1,85 @@
+"""Serving bundles over gRPC from this process.
+
+Knows where it may listen and which library to load; connections, decoding and draining are the Rust server's.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable, Sequence
+
+from charrnn import _native
+from charrnn.engine import find_onnxruntime
+from charrnn.errors import RequestError
+
+DEFAULT_LISTEN = "127.0.0.1:50051"
+
+
+def serve(
+    bundles: Sequence[str | os.PathLike[str]],
+    *,
+    listen: str = DEFAULT_LISTEN,
+    insecure: bool = False,
+    workers: int | None = None,
+    max_streams: int = 64,
+    max_queue: int = 1024,
+    precision: str | None = None,
+    drain_timeout_s: float = 30.0,
+    on_ready: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM; then finish the texts under way, at most ``drain_timeout_s`` seconds.
+
+    A second signal ends it at once. Call it from the main thread: signals arrive there.
+
+    Args:
+        listen: ``host:port``; port 0 takes a free one.
+        insecure: allow an address that other machines can reach; nothing is encrypted or authenticated.
+        workers: decode threads; ``None`` takes one for each core.
+        max_streams: texts decoded at once by each worker.
+        max_queue: texts that may wait; one more is refused at once.
+        precision: ``"int8"`` or ``"fp32"``; ``None`` takes int8 where the bundle has it.
+        on_ready: called once, with the real address, when requests are answered.
+
+    Raises:
+        RequestError: an address that cannot be listened on as asked.
+        BundleError: a bundle that cannot be opened.
+        CharrnnError: the port is in use.
+    """
+    check_listen(listen, insecure=insecure)
+    _native.serve(
+        bundles=bundles,
+        onnxruntime=find_onnxruntime(),
+        listen=listen,
+        workers=workers,
+        max_streams=max_streams,
+        max_queue=max_queue,
+        precision=precision,
+        drain_timeout_s=drain_timeout_s,
+        on_ready=on_ready,
+    )
+
+
+def check_listen(address: str, *, insecure: bool) -> None:
+    """Refuse an address that is no ``host:port``, or that other machines reach unless ``insecure``.
+
+    Raises:
+        RequestError: says which of the two.
+    """
+    host, separator, port = address.rpartition(":")
+    if not (separator and host and port.isascii() and port.isdigit() and int(port) < 65536):
+        raise RequestError(f"listen address {address!r} is not host:port with a port of 0 to 65535")
+    if not insecure and not _is_loopback(host):
+        raise RequestError(
+            f"listen address {address!r} can be reached from other machines, and charrnn has no TLS yet; "
+            "listen on 127.0.0.1 behind a proxy that has, or give --insecure (insecure=True)"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,146 @@
+"""A text as it is being made: the same objects whether a server or this process makes it.
+
+Knows neither the wire nor the engine: both hand it their events and a way to stop them.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal
+
+from charrnn.errors import CharrnnError
+
+FinishReason = Literal["length", "stop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The request was accepted."""
+
+    model: str
+    seed: int
+    num_prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of the text: ``num_chars`` whole characters, after ``offset`` characters of the text."""
+
+    text: str
+    offset: int
+    num_chars: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time of one text went, in seconds from the moment it was accepted.
+
+    ``num_steps`` counts the prompt's steps too; ``mean_batch`` is the mean number of streams over them.
+    """
+
+    queue_s: float
+    first_char_s: float
+    total_s: float
+    num_steps: int
+    mean_batch: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Why and when a complete text ended: ``"length"`` is ``max_tokens``, ``"stop"`` a stop string."""
+
+    reason: FinishReason
+    matched_stop: str | None
+    num_chars: int
+    timing: Timing
+
+
+Event = Started | Chunk | Finished
+
+
+class Stream(Iterator[Chunk]):
+    """One text, chunk by chunk.
+
+    Leaving the ``with`` block, ``close()`` and garbage collection all cancel what is not finished:
+    a server stops working on it at once.
+
+    Raises:
+        CharrnnError: from the first read on, whatever ended the text early; see ``charrnn.errors``.
+
+    Example:
+        >>> with engine.generate("ROMEO:", max_tokens=200) as stream:  # doctest: +SKIP
+        ...     for chunk in stream:
+        ...         print(chunk.text, end="", flush=True)
+    """
+
+    def __init__(self, events: Iterator[Event], cancel: Callable[[], None]) -> None:
+        self._events = events
+        self._started: Started | None = None
+        self._finished: Finished | None = None
+        self._cancel = weakref.finalize(self, cancel)
+
+    @property
+    def seed(self) -> int:
+        """The seed in use, given or drawn; waits until the request is accepted."""
+        return self._start().seed
+
+    @property
+    def model(self) -> str:
+        """Name of the model; waits until the request is accepted."""
+        return self._start().model
+
+    @property
+    def finished(self) -> Finished | None:
+        """Why the text ended, once it is complete; ``None`` before, and for a text cut short."""
+        return self._finished
+
+    def read(self) -> str:
+        """All that is left of the text."""
+        return "".join(chunk.text for chunk in self)
+
+    def close(self) -> None:
+        """Stop the text where it is; does nothing when it has ended."""
+        self._cancel()
+
+    def _start(self) -> Started:
+        if self._started is None and isinstance(event := self._pull(), Started):
+            self._started = event
+        if self._started is None:
+            raise CharrnnError("the stream was closed before it started")
+        return self._started
+
+    def _pull(self) -> Event | None:
+        """The next event; ``None`` once the stream has ended or was closed, also while waiting."""
+        if not self._cancel.alive:
+            return None
+        try:
+            event = next(self._events, None)
+        except BaseException:
+            if not self._cancel.alive:
+                return None
+            self.close()
+            raise
+        return event
+
+    def __next__(self) -> Chunk:
+        while event := self._pull():
+            match event:
+                case Started():
+                    self._started = event
+                case Chunk():
+                    return event
+                case Finished():
+                    self._finished = event
+                    self.close()
+        raise StopIteration
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

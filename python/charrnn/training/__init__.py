@@ -1,0 +1,57 @@
+"""Training character-level recurrent networks in PyTorch.
+
+    from charrnn.training import TrainConfig, Trainer, load_run
+
+    result = Trainer(TrainConfig(max_epochs=5)).fit("book.txt", out="runs/book")
+    model = load_run("runs/book", which="best").model
+
+Knows nothing of ONNX or serving. Names are loaded on first use, so that the settings can be read without torch.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from charrnn.training.config import TrainConfig
+    from charrnn.training.evaluate import Loss, evaluate
+    from charrnn.training.model import CharRNN
+    from charrnn.training.run import Run, load_run
+    from charrnn.training.sampling import sample_text
+    from charrnn.training.trainer import Trainer, TrainResult
+
+__all__ = [
+    "CharRNN",
+    "Loss",
+    "Run",
+    "TrainConfig",
+    "TrainResult",
+    "Trainer",
+    "evaluate",
+    "load_run",
+    "sample_text",
+]
+
+_HOME = {
+    "CharRNN": "model",
+    "Loss": "evaluate",
+    "Run": "run",
+    "TrainConfig": "config",
+    "TrainResult": "trainer",
+    "Trainer": "trainer",
+    "evaluate": "evaluate",
+    "load_run": "run",
+    "sample_text": "sampling",
+}
+
+# Waiting OpenMP threads spin by default. Where another process shares the cores, a step of many short
+# parallel regions then takes ten times as long (seen: 0.8 s instead of 0.1 s). Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

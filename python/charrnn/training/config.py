@@ -1,0 +1,180 @@
+"""What a training run is asked to do: one frozen, validated value that is stored in the run folder.
+
+Knows neither torch nor the text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_type_hints
+
+from charrnn.errors import ConfigError
+from charrnn.vocab import Unit
+
+Cell = Literal["lstm", "gru", "rnn"]
+Schedule = Literal["cosine", "constant"]
+SplitName = Literal["tail", "nanogpt", "none"]
+
+DEFAULT_EPOCHS = 20
+
+# Settings that may change when a run is resumed; all others decide what the weights become.
+RESUMABLE = frozenset({"threads", "device", "checkpoint_every"})
+
+# field: (least, most); the least of dropout, lr and betas is checked apart where it is open.
+_RANGES: dict[str, tuple[float, float]] = {
+    "num_layers": (1, 16),
+    "hidden_size": (1, 16384),
+    "embedding_dim": (0, 16384),
+    "dropout": (0.0, 0.95),
+    "batch_size": (1, 65536),
+    "bptt": (1, 65536),
+    "max_steps": (1, 10**12),
+    "max_epochs": (1, 10**9),
+    "max_minutes": (0.01, 10**7),
+    "lr": (1e-12, 1e38),
+    "warmup_steps": (0, 10**9),
+    "weight_decay": (0.0, 100.0),
+    "beta1": (0.0, 0.99999),
+    "beta2": (0.0, 0.99999),
+    "clip_norm": (1e-6, 1e9),
+    "seed": (0, 2**63 - 1),
+    "threads": (1, 1024),
+    "checkpoint_every": (1, 10**12),
+    "eval_every": (1, 10**12),
+    "sample_chars": (1, 1_000_000),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of a training run. Impossible values raise ConfigError when it is made.
+
+    Args:
+        cell, num_layers, hidden_size: the recurrent net.
+        embedding_dim: width of a learnt input embedding; 0 feeds 1-of-k vectors.
+        dropout: share of outputs dropped between layers and before the head.
+        batch_size: number of contiguous streams the training text is cut into.
+        bptt: characters the gradient is carried back through.
+        max_steps, max_epochs, max_minutes: when to stop; ``max_minutes`` may stand beside one of the others.
+            With none of them, 20 epochs.
+        lr, schedule, warmup_steps: peak learning rate and its course.
+        weight_decay, beta1, beta2: of AdamW; biases are not decayed.
+        clip_norm: largest norm of the whole gradient.
+        split: ``tail`` keeps the last 5 % of the text for test and the 5 % before for validation,
+            ``nanogpt`` the last 10 % for validation, ``none`` trains on everything.
+        unit: what a symbol is, a character or a byte.
+        seed: of weights, dropout and samples.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: CPU threads; None leaves the choice to torch.
+        checkpoint_every, eval_every: in steps; ``eval_every`` None is once an epoch, within 250 to 5000 steps.
+        sample_at: steps after which a sample of ``sample_chars`` characters is kept.
+    """
+
+    cell: Cell = "lstm"
+    num_layers: int = 2
+    hidden_size: int = 128
+    embedding_dim: int = 0
+    dropout: float = 0.0
+    batch_size: int = 32
+    bptt: int = 100
+    max_steps: int | None = None
+    max_epochs: int | None = None
+    max_minutes: float | None = None
+    lr: float = 4e-3
+    schedule: Schedule = "cosine"
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.99
+    clip_norm: float = 1.0
+    split: SplitName = "tail"
+    unit: Unit = "char"
+    seed: int = 1
+    device: str = "auto"
+    threads: int | None = None
+    checkpoint_every: int = 500
+    eval_every: int | None = None
+    sample_at: tuple[int, ...] = ()
+    sample_chars: int = 500
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_type(field.name, getattr(self, field.name))
+        for name, (least, most) in _RANGES.items():
+            _check_range(name, getattr(self, name), least, most)
+        if self.max_steps is not None and self.max_epochs is not None:
+            raise ConfigError(
+                f"max_steps {self.max_steps} and max_epochs {self.max_epochs} exclude each other: give one of them"
+            )
+        if any(step < 1 for step in self.sample_at):
+            raise ConfigError(f"sample_at holds step {min(self.sample_at)}: steps count from 1, leave it out")
+        if not _is_device(self.device):
+            raise ConfigError(f"device is {self.device!r}: give auto, cpu, cuda or cuda:N")
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that JSON keeps exactly."""
+        return dataclasses.asdict(self) | {"sample_at": list(self.sample_at)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TrainConfig:
+        """Undoes ``to_json``.
+
+        Raises:
+            ConfigError: an unknown setting or an impossible value.
+        """
+        unknown = sorted(set(value) - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise ConfigError(f"unknown setting {unknown[0]!r}: it may come from another version of charrnn")
+        return cls(**{**value, "sample_at": tuple(value.get("sample_at", ()))})
+
+    def replace(self, **changes: Any) -> TrainConfig:
+        """A copy with some settings changed."""
+        return dataclasses.replace(self, **changes)
+
+    def check_resumes(self, stored: TrainConfig) -> None:
+        """Compare with the settings of the run that is to be continued.
+
+        Raises:
+            ConfigError: names the first setting that differs and may not.
+        """
+        for field in dataclasses.fields(self):
+            ours, theirs = getattr(self, field.name), getattr(stored, field.name)
+            if field.name not in RESUMABLE and ours != theirs:
+                raise ConfigError(
+                    f"{field.name} is {theirs!r} in the run and {ours!r} was given: "
+                    "leave it out to resume, or start a new run with another --out"
+                )
+
+
+_HINTS = get_type_hints(TrainConfig)
+
+
+def _check_type(name: str, value: object) -> None:
+    hint = _HINTS[name]
+    choices = get_args(hint)
+    if choices and all(isinstance(choice, str) for choice in choices):
+        if value not in choices:
+            raise ConfigError(f"{name} is {value!r}: give one of {', '.join(choices)}")
+        return
+    if name == "sample_at":
+        is_right = isinstance(value, tuple) and all(type(step) is int for step in value)
+    elif value is None:
+        is_right = type(None) in choices
+    elif float in (hint, *choices):
+        is_right = type(value) in (int, float)
+    else:
+        is_right = type(value) in (hint, *choices)
+    if not is_right:
+        raise ConfigError(f"{name} is {value!r}: give a value of type {getattr(hint, '__name__', hint)}")
+
+
+def _check_range(name: str, value: float | None, least: float, most: float) -> None:
+    if value is not None and not (math.isfinite(value) and least <= value <= most):
+        raise ConfigError(f"{name} is {value!r}: give a value from {least:g} to {most:g}")
+
+
+def _is_device(name: str) -> bool:
+    return name in ("auto", "cpu", "cuda") or (name.startswith("cuda:") and name[5:].isdecimal())

@@ -1,0 +1,163 @@
+//! The decode loop of one model: admit, step, sample, emit.
+//!
+//! Knows nothing of threads but that new streams arrive through a channel; `turn` never blocks.
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::mpsc::Receiver;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::event::StreamError;
+use crate::model::StepModel;
+use crate::sampler::{Draw, Sampler};
+use crate::scheduler::admission::Admission;
+use crate::scheduler::stream::Stream;
+use crate::scheduler::Scheduler;
+use crate::slots::Slots;
+use crate::vocab::Vocab;
+
+use super::rescue::Rescue;
+use super::{Clock, EngineConfig};
+
+/// A chunk waits this long for company, and longer the more streams run: small frames cost more than small batches.
+const CHUNK_DELAY: Duration = Duration::from_millis(10);
+/// This many running streams double the delay.
+const DELAY_STREAMS: u32 = 256;
+/// A text has one random stream; the generator has room for more.
+const RANDOM_STREAM: u32 = 0;
+
+/// What a worker shares with the engine's front.
+pub(super) struct Link {
+    pub(super) index: usize,
+    pub(super) jobs: Receiver<Stream>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) clock: Clock,
+}
+
+/// One model and the streams that run on it.
+pub struct Worker {
+    model: Box<dyn StepModel>,
+    vocab: Arc<Vocab>,
+    sampler: Sampler,
+    scheduler: Scheduler,
+    rescue: Rescue,
+    link: Link,
+}
+
+impl Worker {
+    pub(super) fn new(
+        model: Box<dyn StepModel>,
+        vocab: Arc<Vocab>,
+        config: &EngineConfig,
+        link: Link,
+    ) -> Self {
+        let spec = model.spec();
+        assert_eq!(spec.vocab_size, vocab.size(), "the model and its vocabulary differ in size");
+        Worker {
+            sampler: Sampler::new(spec.vocab_size),
+            scheduler: Scheduler::new(spec, config.max_streams.max(1), config.stall_timeout),
+            rescue: Rescue::new(spec),
+            model,
+            vocab,
+            link,
+        }
+    }
+
+    /// Runs until the engine is dropped. After a panic its streams fail and no more come here.
+    pub fn run(mut self) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| while self.turn() || self.wait() {}));
+        if outcome.is_err() {
+            self.link.admission.bury(self.link.index);
+            self.end_all(&StreamError::Model(
+                "its thread panicked; the server's log has the message".to_owned(),
+            ));
+        }
+    }
+
+    /// Takes every live stream one symbol further. False if no stream is in the batch: no step was run.
+    pub fn turn(&mut self) -> bool {
+        self.admit();
+        if self.scheduler.slots().is_empty() {
+            return false;
+        }
+        let slots = self.scheduler.slots_mut();
+        let (tokens, state) = slots.batch();
+        let logits = match self.model.step(tokens, state) {
+            Ok(logits) => logits,
+            Err(error) => self.rescue.step(self.model.as_mut(), slots, error),
+        };
+        let now = (self.link.clock)();
+        sample(slots, logits, &mut self.sampler, &self.vocab, now);
+        self.scheduler.emit(now, chunk_delay(self.link.admission.num_running()));
+        true
+    }
+
+    /// Takes in what arrived and fills the free slots.
+    fn admit(&mut self) {
+        if self.link.admission.is_aborting() {
+            return self.end_all(&StreamError::Stopping);
+        }
+        while let Ok(stream) = self.link.jobs.try_recv() {
+            self.scheduler.enqueue(stream);
+        }
+        self.scheduler.admit((self.link.clock)());
+    }
+
+    /// Sleeps until there is something to do; false once nothing can come any more.
+    fn wait(&mut self) -> bool {
+        let arrival = match self.scheduler.next_look() {
+            None => match self.link.jobs.recv() {
+                Ok(stream) => Some(stream),
+                Err(_) => return false,
+            },
+            Some(at) => {
+                let timeout = at.saturating_duration_since((self.link.clock)());
+                self.link.jobs.recv_timeout(timeout).ok()
+            }
+        };
+        if let Some(stream) = arrival {
+            self.scheduler.enqueue(stream);
+        }
+        true
+    }
+
+    fn end_all(&mut self, error: &StreamError) {
+        while let Ok(stream) = self.link.jobs.try_recv() {
+            self.scheduler.enqueue(stream);
+        }
+        self.scheduler.fail_all(error);
+    }
+}
+
+/// Takes every row one symbol further: the next of its prompt, or one drawn from its logits, `(B, V)`.
+fn sample(slots: &mut Slots<Stream>, logits: &[f32], sampler: &mut Sampler, vocab: &Vocab, now: Instant) {
+    let batch = slots.len();
+    for ((stream, token), logits) in slots.iter_mut().zip(logits.chunks_exact(vocab.size())) {
+        stream.count_step(batch);
+        if stream.is_ended() {
+            continue;
+        }
+        if let Some(next) = stream.next_prompt_token() {
+            *token = next;
+            continue;
+        }
+        let position = u64::from(stream.num_generated());
+        match sampler.sample(logits, stream.request().sampling(), position, RANDOM_STREAM) {
+            Draw::Token(next) => {
+                *token = next;
+                stream.push(next, vocab, now);
+            }
+            Draw::InvalidLogits => stream.fail(model_error("its logits for this text are not numbers")),
+            Draw::NoCandidates => stream.fail(model_error("its logits for this text rule out every symbol")),
+        }
+    }
+}
+
+fn model_error(problem: &str) -> StreamError {
+    StreamError::Model(problem.to_owned())
+}
+
+/// How long a chunk waits for company among that many running streams.
+fn chunk_delay(num_running: usize) -> Duration {
+    CHUNK_DELAY + CHUNK_DELAY * (num_running as u32) / DELAY_STREAMS
+}

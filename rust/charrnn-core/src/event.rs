@@ -1,0 +1,104 @@
+//! What the engine tells the owner of a stream, and the channel it tells it through.
+
+use std::time::Duration;
+
+/// One thing that happened to a stream, in order: `Started`, `Chunk`..., then `Finished` or `Failed`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The request was accepted.
+    Started(Started),
+    /// The next piece of the text.
+    Chunk(Chunk),
+    /// The text is complete; nothing follows.
+    Finished(Finished),
+    /// The text ended by no fault of the request; nothing follows.
+    Failed(StreamError),
+}
+
+/// The request was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Started {
+    /// The seed in use, given or drawn.
+    pub seed: u64,
+    /// Symbols in the prompt.
+    pub num_prompt_tokens: u32,
+}
+
+/// A piece of the text: whole characters only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// The characters.
+    pub text: String,
+    /// How many of them.
+    pub num_chars: u32,
+    /// Characters of the text before this piece.
+    pub offset: u64,
+}
+
+/// Why a complete text ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// `max_tokens` was reached.
+    Length,
+    /// A stop string appeared.
+    Stop,
+}
+
+/// The text is complete.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finished {
+    /// Why it ended.
+    pub reason: FinishReason,
+    /// The stop string that ended it.
+    pub matched_stop: Option<String>,
+    /// Characters delivered.
+    pub num_chars: u64,
+    /// Where the time went.
+    pub timing: Timing,
+}
+
+/// Where the time of one stream went, from the moment it was accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Timing {
+    /// Until its first step.
+    pub queue: Duration,
+    /// Until its first generated character.
+    pub first_char: Duration,
+    /// Until its end.
+    pub total: Duration,
+    /// Steps run for it, prompt included.
+    pub num_steps: u64,
+    /// Mean number of streams in the batch over those steps.
+    pub mean_batch: f64,
+}
+
+/// Why a stream ended without being complete.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StreamError {
+    /// The model's step failed, or its logits for this stream were not numbers.
+    #[error("the model failed: {0}")]
+    Model(String),
+    /// The engine is stopping.
+    #[error("the server is stopping; the text so far is valid, send the request again elsewhere")]
+    Stopping,
+    /// The reader took nothing for too long.
+    #[error("the reader took nothing for {0:?}; read faster or ask for larger chunks")]
+    Stalled(Duration),
+}
+
+/// The bounded channel had no room; the event comes back.
+#[derive(Debug)]
+pub enum SendError {
+    /// No room now: try again later.
+    Full(Event),
+    /// The reader is gone: the stream is cancelled.
+    Closed,
+}
+
+/// The engine's end of a stream's bounded channel. A dropped receiver *is* the cancellation.
+pub trait Sink: Send {
+    /// Hands over one event without waiting.
+    fn try_send(&mut self, event: Event) -> Result<(), SendError>;
+    /// Whether the reader is gone.
+    fn is_closed(&self) -> bool;
+}

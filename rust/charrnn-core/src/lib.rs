@@ -1,0 +1,20 @@
+//! The pure heart of charrnn: vocabulary, sampler, slots, scheduler and engine.
+//!
+//! Knows no Python, no network, no async runtime and no ONNX: a model is anything that implements [`StepModel`].
+
+pub mod engine;
+pub mod error;
+pub mod event;
+pub mod limits;
+pub mod manifest;
+pub mod model;
+pub mod philox;
+pub mod request;
+pub mod sampler;
+pub mod scheduler;
+pub mod slots;
+pub mod state;
+pub mod stop;
+pub mod vocab;
+
+pub use model::{ModelSpec, StateTensor, StepError, StepModel};

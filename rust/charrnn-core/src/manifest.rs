@@ -1,0 +1,218 @@
+//! The rules of a bundle: what its manifest must say and which files it may name.
+//!
+//! A bundle is a folder that somebody else may have made: nothing in it is believed before it is checked, and nothing
+//! outside the folder is ever opened.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::error::BundleError;
+use crate::model::{ModelSpec, StateTensor};
+use crate::vocab::{Unit, Vocab};
+
+/// Name of the manifest in a bundle.
+pub const MANIFEST: &str = "manifest.json";
+const FORMAT: &str = "charrnn-bundle";
+const VERSION: u32 = 1;
+/// A manifest holds the vocabulary: 65,536 symbols of 7 digits and some air.
+const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+/// A state of 4 MiB a stream is a thousand times that of the largest model of the essay.
+const MAX_STATE_WIDTH: usize = 1 << 20;
+const MAX_NAME_CHARS: usize = 128;
+
+/// `manifest.json` as it is written; keys this version does not know are ignored.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Manifest {
+    format: String,
+    version: u32,
+    /// What clients call the model.
+    pub name: String,
+    /// `lstm`, `gru` or `rnn`.
+    pub cell: String,
+    /// Recurrent layers.
+    pub num_layers: u32,
+    /// Units a layer.
+    pub hidden_size: u32,
+    vocab: Symbols,
+    start_token: u32,
+    state: Vec<StateTensor>,
+    /// The step graphs by precision, `fp32` and `int8`.
+    pub precisions: BTreeMap<String, Precision>,
+    files: BTreeMap<String, FileEntry>,
+}
+
+/// One step graph.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Precision {
+    path: String,
+    /// Bits per character on the validation split, if it was measured.
+    pub bpc: Option<f64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Symbols {
+    unit: Unit,
+    symbols: Vec<u32>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct FileEntry {
+    sha256: String,
+}
+
+/// An exported model whose manifest has been checked.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    dir: PathBuf,
+    json: String,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// sha256 of the manifest's bytes, in hexadecimal: with the hashes in it, the identity of the whole.
+    pub digest: String,
+    /// The symbols.
+    pub vocab: Arc<Vocab>,
+    /// The shapes.
+    pub spec: ModelSpec,
+    /// What an empty prompt feeds.
+    pub start_token: u32,
+}
+
+impl Bundle {
+    /// Reads and checks the manifest of the bundle at `dir`; its other files are not touched.
+    pub fn open(dir: &Path) -> Result<Self, BundleError> {
+        let path = dir.join(MANIFEST);
+        let json = read_manifest(&path)?;
+        let parse_error = |source| BundleError::Json { path: path.clone(), source };
+        let manifest: Manifest = serde_json::from_str(&json).map_err(parse_error)?;
+        manifest.check().map_err(|reason| BundleError::Manifest { path: path.clone(), reason })?;
+        let vocab = Vocab::new(manifest.vocab.unit, manifest.vocab.symbols.clone())
+            .map_err(|source| BundleError::Vocab { path: path.clone(), source })?;
+        let spec = ModelSpec { vocab_size: vocab.size(), state: manifest.state.clone() };
+        let start_token = manifest.start_token;
+        let digest = hex(&Sha256::digest(json.as_bytes()));
+        Ok(Bundle { dir: dir.to_owned(), json, manifest, digest, vocab: Arc::new(vocab), spec, start_token })
+    }
+
+    /// The manifest as it was read.
+    pub fn manifest_json(&self) -> &str {
+        &self.json
+    }
+
+    /// `int8` where the bundle has it: faster, and as good to within a hundredth of a bit.
+    pub fn default_precision(&self) -> &str {
+        let first = self.manifest.precisions.keys().next().map_or("", String::as_str);
+        ["int8", "fp32"].into_iter().find(|name| self.manifest.precisions.contains_key(*name)).unwrap_or(first)
+    }
+
+    /// The bytes of a precision's step graph, whose sha256 has been checked: what was checked is what gets loaded.
+    pub fn read(&self, precision: &str) -> Result<Vec<u8>, BundleError> {
+        match self.manifest.precisions.get(precision) {
+            Some(entry) => self.read_file(&entry.path),
+            None => Err(BundleError::NoPrecision {
+                path: self.dir.clone(),
+                asked: precision.chars().take(MAX_NAME_CHARS).collect(),
+                known: self.manifest.precisions.keys().cloned().collect::<Vec<_>>().join(", "),
+            }),
+        }
+    }
+
+    /// Checks the sha256 of every file of the bundle.
+    pub fn verify_all(&self) -> Result<(), BundleError> {
+        self.manifest.files.keys().try_for_each(|name| self.read_file(name).map(drop))
+    }
+
+    fn read_file(&self, name: &str) -> Result<Vec<u8>, BundleError> {
+        let path = self.dir.join(name);
+        let is_file = fs::symlink_metadata(&path).map(|metadata| metadata.is_file());
+        let refuse = |source| BundleError::Read { path: path.clone(), source };
+        if !is_file.map_err(refuse)? {
+            return Err(refuse(std::io::Error::other("not a plain file")));
+        }
+        let bytes = fs::read(&path).map_err(refuse)?;
+        let (found, expected) = (hex(&Sha256::digest(&bytes)), self.manifest.files[name].sha256.clone());
+        match found == expected {
+            true => Ok(bytes),
+            false => Err(BundleError::Hash { path, expected, found }),
+        }
+    }
+}
+
+fn read_manifest(path: &Path) -> Result<String, BundleError> {
+    let read = || {
+        match fs::metadata(path)?.len() {
+            size if size <= MAX_MANIFEST_BYTES => fs::read_to_string(path),
+            size => Err(std::io::Error::other(format!("{size} bytes, the limit is {MAX_MANIFEST_BYTES}"))),
+        }
+    };
+    read().map_err(|source| BundleError::Read { path: path.to_owned(), source })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Manifest {
+    /// What is wrong, in words.
+    fn check(&self) -> Result<(), String> {
+        if self.format != FORMAT {
+            return Err(format!("format is {:?}, expected {FORMAT:?}", self.format));
+        }
+        if self.version != VERSION {
+            return Err(format!("format version is {}, this charrnn reads {VERSION}", self.version));
+        }
+        self.check_name()?;
+        if self.start_token as usize >= self.vocab.symbols.len() {
+            let size = self.vocab.symbols.len();
+            return Err(format!("start_token {} is not below the vocabulary's size {size}", self.start_token));
+        }
+        self.check_state()?;
+        self.check_files()
+    }
+
+    fn check_name(&self) -> Result<(), String> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        match (1..=MAX_NAME_CHARS).contains(&self.name.len()) && self.name.chars().all(is_plain) {
+            true => Ok(()),
+            false => Err(format!("name must be 1 to {MAX_NAME_CHARS} of A-Z a-z 0-9 . _ -")),
+        }
+    }
+
+    fn check_state(&self) -> Result<(), String> {
+        if self.state.is_empty() {
+            return Err("state is empty; a recurrent model has at least one tensor".to_owned());
+        }
+        for (index, tensor) in self.state.iter().enumerate() {
+            if tensor.width == 0 || tensor.width > MAX_STATE_WIDTH {
+                let (name, width) = (&tensor.name, tensor.width);
+                return Err(format!("state {name:?} has width {width}, expected 1 to {MAX_STATE_WIDTH}"));
+            }
+            if self.state[..index].iter().any(|other| other.name == tensor.name) {
+                return Err(format!("state {:?} stands twice", tensor.name));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_files(&self) -> Result<(), String> {
+        if self.precisions.is_empty() {
+            return Err("precisions is empty; there is no graph to run".to_owned());
+        }
+        if let Some(name) = self.files.keys().find(|name| !is_plain_name(name)) {
+            return Err(format!("file {name:?} is not a plain name inside the bundle"));
+        }
+        match self.precisions.values().find(|entry| !self.files.contains_key(&entry.path)) {
+            Some(entry) => Err(format!("file {:?} of a precision has no sha256 under files", entry.path)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A name with no folder in it, so that no path leads out of the bundle.
+fn is_plain_name(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0', ':'])
+}

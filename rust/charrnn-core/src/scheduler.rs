@@ -1,0 +1,165 @@
+//! Who runs next: the waiting and parked streams of one worker and the slots they want.
+//!
+//! Knows nothing of models or sampling. First come, first served; streams coming back from a pause go first.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::event::StreamError;
+use crate::model::ModelSpec;
+use crate::slots::Slots;
+
+pub(crate) mod admission;
+mod parked;
+pub(crate) mod stream;
+mod text;
+
+use parked::{Look, Parked, Resting};
+use stream::{Flow, Stream};
+
+/// How often streams off the batch are searched for readers that are gone.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The streams of one worker, in a slot or on their way to one.
+pub(crate) struct Scheduler {
+    slots: Slots<Stream>,
+    waiting: VecDeque<Stream>,
+    /// Streams that were parked and wait for a slot.
+    ready: VecDeque<Resting>,
+    parked: Vec<Parked>,
+    stall_timeout: Duration,
+    next_sweep: Option<Instant>,
+}
+
+impl Scheduler {
+    pub(crate) fn new(spec: &ModelSpec, max_streams: usize, stall_timeout: Duration) -> Self {
+        Scheduler {
+            slots: Slots::new(spec, max_streams),
+            waiting: VecDeque::new(),
+            ready: VecDeque::new(),
+            parked: Vec::new(),
+            stall_timeout,
+            next_sweep: None,
+        }
+    }
+
+    /// The running batch.
+    pub(crate) fn slots(&self) -> &Slots<Stream> {
+        &self.slots
+    }
+
+    /// The running batch, to step it.
+    pub(crate) fn slots_mut(&mut self) -> &mut Slots<Stream> {
+        &mut self.slots
+    }
+
+    /// Puts a new stream at the end of the queue and says so to its reader.
+    pub(crate) fn enqueue(&mut self, mut stream: Stream) {
+        // Without room even for the first event, `emit` parks it after its first step.
+        if stream.pump() != Flow::Over {
+            self.waiting.push_back(stream);
+        }
+    }
+
+    /// Frees the slots of readers that are gone and fills what is free.
+    pub(crate) fn admit(&mut self, now: Instant) {
+        for row in (0..self.slots.len()).rev() {
+            if self.slots.owner(row).is_closed() {
+                self.slots.leave(row);
+            }
+        }
+        self.sweep(now);
+        self.look_at_parked(now);
+        while !self.slots.is_full() && (self.resume_one() || self.start_one(now)) {}
+    }
+
+    /// Forgets streams off the batch whose reader is gone. Not every turn: there may be a thousand of them.
+    fn sweep(&mut self, now: Instant) {
+        if self.next_sweep.is_some_and(|at| now < at) {
+            return;
+        }
+        self.waiting.retain(|stream| !stream.is_closed());
+        self.ready.retain(|resting| !resting.stream.is_closed());
+        self.next_sweep = Some(now + SWEEP_INTERVAL);
+    }
+
+    fn look_at_parked(&mut self, now: Instant) {
+        let mut i = 0;
+        while i < self.parked.len() {
+            if self.parked[i].next_look() > now {
+                i += 1;
+                continue;
+            }
+            match self.parked.swap_remove(i).look(now, self.stall_timeout) {
+                // Pushed and swapped back: the order in the list means nothing.
+                Look::Blocked(parked) => {
+                    self.parked.push(parked);
+                    let last = self.parked.len() - 1;
+                    self.parked.swap(i, last);
+                    i += 1;
+                }
+                Look::Ready(resting) => self.ready.push_back(resting),
+                Look::Over => {}
+            }
+        }
+    }
+
+    /// Gives a slot to a stream that had one; false if none wants to.
+    fn resume_one(&mut self) -> bool {
+        let Some(resting) = self.ready.pop_front() else { return false };
+        if !resting.stream.is_closed() {
+            self.slots.join(resting.stream, resting.token, Some(&resting.state));
+        }
+        true
+    }
+
+    /// Gives a slot to the stream that waited longest; false if none waits.
+    fn start_one(&mut self, now: Instant) -> bool {
+        let Some(mut stream) = self.waiting.pop_front() else { return false };
+        if stream.is_closed() {
+            return true;
+        }
+        if let Some(token) = stream.next_prompt_token() {
+            stream.start(now);
+            self.slots.join(stream, token, None);
+        }
+        true
+    }
+
+    /// Hands every row's events over; rows that are over or whose reader has no room leave the batch.
+    pub(crate) fn emit(&mut self, now: Instant, default_delay: Duration) {
+        for row in (0..self.slots.len()).rev() {
+            match self.slots.owner_mut(row).emit(now, default_delay) {
+                Flow::Open => {}
+                Flow::Over => drop(self.slots.leave(row)),
+                Flow::Blocked => self.park(row, now),
+            }
+        }
+    }
+
+    fn park(&mut self, row: usize, now: Instant) {
+        let state = (!self.slots.owner(row).is_ended()).then(|| self.slots.read(row));
+        let stream = self.slots.leave(row);
+        self.parked.push(Parked::new(stream, state, now));
+    }
+
+    /// When a parked stream wants to be looked at next; none if none is parked.
+    pub(crate) fn next_look(&self) -> Option<Instant> {
+        self.parked.iter().map(Parked::next_look).min()
+    }
+
+    /// Ends every stream with `error`, with the text so far as far as its reader has room.
+    pub(crate) fn fail_all(&mut self, error: &StreamError) {
+        let rows = (0..self.slots.len()).rev().map(|row| self.slots.leave(row));
+        let streams = rows
+            .chain(self.parked.drain(..).map(Parked::into_stream))
+            .chain(self.ready.drain(..).map(|resting| resting.stream))
+            .chain(self.waiting.drain(..));
+        for mut stream in streams {
+            stream.fail(error.clone());
+            if stream.pump() == Flow::Blocked {
+                stream.give_up(error.clone());
+            }
+        }
+    }
+}

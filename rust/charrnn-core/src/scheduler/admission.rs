@@ -1,0 +1,205 @@
+//! Who may come in, and how many are in: the counters that all workers and the engine's front share.
+//!
+//! Knows numbers only, no stream. What is counted is given back when its ticket is dropped, whatever the way.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Why a request was turned away at the door.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// Every slot is taken and so is every place in the queue.
+    #[error(
+        "the queue is full: all slots are taken and max_queue = {max_queue} requests wait; try again later"
+    )]
+    QueueFull {
+        /// The limit on waiting requests.
+        max_queue: usize,
+    },
+    /// The engine takes no more requests.
+    #[error("the server is stopping; send the request again elsewhere")]
+    Stopping,
+}
+
+/// The load of one worker.
+#[derive(Debug, Default)]
+struct Load {
+    live: AtomicUsize,
+    running: AtomicUsize,
+    is_dead: AtomicBool,
+}
+
+/// The engine-wide limit on live streams (waiting, running or parked) and the switches that end them.
+///
+/// Slots and queue are one limit, so that parked streams, which hold no slot, still count.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    capacity: usize,
+    max_queue: usize,
+    live: AtomicUsize,
+    loads: Vec<Load>,
+    is_stopping: AtomicBool,
+    is_aborting: AtomicBool,
+    emptied: (Mutex<()>, Condvar),
+}
+
+impl Admission {
+    /// Room for `num_slots` streams over all workers and `max_queue` more.
+    pub(crate) fn new(num_workers: usize, num_slots: usize, max_queue: usize) -> Self {
+        Admission {
+            capacity: num_slots.saturating_add(max_queue),
+            max_queue,
+            live: AtomicUsize::new(0),
+            loads: (0..num_workers).map(|_| Load::default()).collect(),
+            is_stopping: AtomicBool::new(false),
+            is_aborting: AtomicBool::new(false),
+            emptied: (Mutex::new(()), Condvar::new()),
+        }
+    }
+
+    /// Takes a place with the least loaded worker, at once or not at all.
+    pub(crate) fn admit(self: &Arc<Self>) -> Result<Ticket, SubmitError> {
+        let worker = self.least_loaded().filter(|_| !self.is_stopping()).ok_or(SubmitError::Stopping)?;
+        self.live
+            .fetch_update(SeqCst, SeqCst, |live| (live < self.capacity).then_some(live + 1))
+            .map_err(|_| SubmitError::QueueFull { max_queue: self.max_queue })?;
+        self.loads[worker].live.fetch_add(1, SeqCst);
+        let ticket = Ticket { admission: Arc::clone(self), worker, is_running: false };
+        // Again, now that the place shows: either this sees the stop or the drain sees the place.
+        if self.is_stopping() {
+            return Err(SubmitError::Stopping);
+        }
+        Ok(ticket)
+    }
+
+    fn least_loaded(&self) -> Option<usize> {
+        let alive = self.loads.iter().enumerate().filter(|(_, load)| !load.is_dead.load(SeqCst));
+        alive.min_by_key(|(_, load)| load.live.load(SeqCst)).map(|(worker, _)| worker)
+    }
+
+    /// Streams that had a slot and are not over.
+    pub(crate) fn num_running(&self) -> usize {
+        self.loads.iter().map(|load| load.running.load(SeqCst)).sum()
+    }
+
+    /// Streams that never had a slot yet.
+    pub(crate) fn num_waiting(&self) -> usize {
+        self.live.load(SeqCst).saturating_sub(self.num_running())
+    }
+
+    /// From here on `admit` says `Stopping`.
+    pub(crate) fn stop(&self) {
+        self.is_stopping.store(true, SeqCst);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(SeqCst)
+    }
+
+    /// From here on workers end their streams at their next turn.
+    pub(crate) fn abort(&self) {
+        self.stop();
+        self.is_aborting.store(true, SeqCst);
+    }
+
+    pub(crate) fn is_aborting(&self) -> bool {
+        self.is_aborting.load(SeqCst)
+    }
+
+    /// A worker's thread is gone: nothing is sent there any more.
+    pub(crate) fn bury(&self, worker: usize) {
+        self.loads[worker].is_dead.store(true, SeqCst);
+    }
+
+    /// Blocks until no stream is live; false after `timeout`.
+    pub(crate) fn wait_until_empty(&self, timeout: Duration) -> bool {
+        let (mutex, emptied) = &self.emptied;
+        let guard = mutex.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_live = |_: &mut ()| self.live.load(SeqCst) > 0;
+        drop(emptied.wait_timeout_while(guard, timeout, is_live));
+        self.live.load(SeqCst) == 0
+    }
+
+    fn give_back(&self, worker: usize, was_running: bool) {
+        if was_running {
+            self.loads[worker].running.fetch_sub(1, SeqCst);
+        }
+        self.loads[worker].live.fetch_sub(1, SeqCst);
+        if self.live.fetch_sub(1, SeqCst) == 1 {
+            // Under the lock, or the news could fall between a waiter's look and its sleep.
+            let _guard = self.emptied.0.lock().unwrap_or_else(PoisonError::into_inner);
+            self.emptied.1.notify_all();
+        }
+    }
+}
+
+/// A live stream's place; dropping it gives the place back.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    admission: Arc<Admission>,
+    worker: usize,
+    is_running: bool,
+}
+
+impl Ticket {
+    /// The worker that runs the stream.
+    pub(crate) fn worker(&self) -> usize {
+        self.worker
+    }
+
+    /// The stream got its first slot.
+    pub(crate) fn start(&mut self) {
+        if !std::mem::replace(&mut self.is_running, true) {
+            self.admission.loads[self.worker].running.fetch_add(1, SeqCst);
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.admission.give_back(self.worker, self.is_running);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_go_to_the_least_loaded_worker_alive() {
+        let admission = Arc::new(Admission::new(3, 9, 0));
+        let mut tickets: Vec<Ticket> = (0..4).map(|_| admission.admit().expect("room")).collect();
+        let workers: Vec<usize> = tickets.iter().map(Ticket::worker).collect();
+        assert_eq!(workers, [0, 1, 2, 0]);
+        drop(tickets.remove(1));
+        admission.bury(0);
+        assert_eq!(admission.admit().expect("room").worker(), 1);
+        (1..3).for_each(|worker| admission.bury(worker));
+        assert_eq!(admission.admit().expect_err("all dead"), SubmitError::Stopping);
+    }
+
+    #[test]
+    fn a_dropped_ticket_gives_back_all_it_counted() {
+        let admission = Arc::new(Admission::new(1, 1, 1));
+        let mut first = admission.admit().expect("a slot");
+        first.start();
+        first.start();
+        let second = admission.admit().expect("a place in the queue");
+        assert_eq!((admission.num_running(), admission.num_waiting()), (1, 1));
+        assert_eq!(admission.admit().expect_err("full"), SubmitError::QueueFull { max_queue: 1 });
+        drop(first);
+        assert_eq!((admission.num_running(), admission.num_waiting()), (0, 1));
+        assert!(!admission.wait_until_empty(Duration::ZERO));
+        drop(second);
+        assert!(admission.wait_until_empty(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_stopped_engine_admits_nobody() {
+        let admission = Arc::new(Admission::new(1, 1, 0));
+        admission.stop();
+        assert_eq!(admission.admit().expect_err("stopped"), SubmitError::Stopping);
+        assert_eq!(admission.num_waiting(), 0);
+    }
+}

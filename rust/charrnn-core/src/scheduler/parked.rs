@@ -1,0 +1,75 @@
+//! Streams whose reader takes nothing: off the batch, looked at now and then.
+
+use std::time::{Duration, Instant};
+
+use crate::event::StreamError;
+use crate::state::RowState;
+
+use super::stream::{Flow, Stream};
+
+/// The first look comes after this long, each further one after twice as long, up to `MAX_WAIT`.
+const MIN_WAIT: Duration = Duration::from_micros(50);
+const MAX_WAIT: Duration = Duration::from_millis(2);
+
+/// A stream off the batch and what it needs to go on.
+pub(crate) struct Resting {
+    pub(crate) stream: Stream,
+    pub(crate) state: RowState,
+    pub(crate) token: u32,
+}
+
+/// A stream whose reader has no room.
+pub(crate) struct Parked {
+    stream: Stream,
+    /// Its state and next symbol; none if only its last events are left.
+    row: Option<(RowState, u32)>,
+    blocked_since: Instant,
+    next_look: Instant,
+    wait: Duration,
+}
+
+/// What a look at a parked stream found.
+pub(crate) enum Look {
+    /// Still no room.
+    Blocked(Parked),
+    /// It can go on.
+    Ready(Resting),
+    /// It is over.
+    Over,
+}
+
+impl Parked {
+    pub(crate) fn new(stream: Stream, row: Option<(RowState, u32)>, now: Instant) -> Self {
+        Parked { stream, row, blocked_since: now, next_look: now + MIN_WAIT, wait: MIN_WAIT }
+    }
+
+    pub(crate) fn next_look(&self) -> Instant {
+        self.next_look
+    }
+
+    /// Tries again to hand over what waits; gives up after `stall_timeout` without the reader taking anything.
+    pub(crate) fn look(mut self, now: Instant, stall_timeout: Duration) -> Look {
+        let num_unsent = self.stream.num_unsent();
+        match (self.stream.pump(), self.row.take()) {
+            (Flow::Over, _) | (Flow::Open, None) => return Look::Over,
+            (Flow::Open, Some((state, token))) => {
+                return Look::Ready(Resting { stream: self.stream, state, token });
+            }
+            (Flow::Blocked, row) => self.row = row,
+        }
+        if self.stream.num_unsent() < num_unsent {
+            (self.blocked_since, self.wait) = (now, MIN_WAIT);
+        } else if now.saturating_duration_since(self.blocked_since) >= stall_timeout {
+            self.stream.give_up(StreamError::Stalled(stall_timeout));
+            return Look::Over;
+        }
+        self.wait = (2 * self.wait).min(MAX_WAIT);
+        self.next_look = now + self.wait;
+        Look::Blocked(self)
+    }
+
+    /// The stream alone; its state is forgotten.
+    pub(crate) fn into_stream(self) -> Stream {
+        self.stream
+    }
+}

@@ -1,0 +1,234 @@
+//! One stream: a request, where it stands, and the events its reader has yet to take.
+//!
+//! Knows nothing of the other streams or of rows; the state of its model lives elsewhere.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::event::{Event, FinishReason, Finished, SendError, Sink, Started, StreamError, Timing};
+use crate::request::ValidRequest;
+use crate::vocab::{Unit, Vocab};
+
+use super::admission::Ticket;
+use super::text::TextBuffer;
+
+/// Room kept for the next chunk; longer ones grow.
+const MAX_CHUNK_ROOM: u32 = 64;
+
+/// What became of a stream's events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// All handed over; more will come.
+    Open,
+    /// The reader has no room.
+    Blocked,
+    /// The last event is handed over, or the reader is gone.
+    Over,
+}
+
+/// When a stream got where it is.
+#[derive(Debug)]
+struct Times {
+    accepted: Instant,
+    first_step: Option<Instant>,
+    first_char: Option<Instant>,
+    num_steps: u64,
+    /// Sum of the batch sizes over those steps.
+    batch_sum: u64,
+}
+
+/// A live stream.
+pub(crate) struct Stream {
+    request: ValidRequest,
+    sink: Box<dyn Sink>,
+    ticket: Ticket,
+    text: TextBuffer,
+    /// Symbols of the prompt given to the model.
+    num_fed: usize,
+    num_generated: u32,
+    times: Times,
+    /// Since when characters have been ready for a chunk.
+    ready_since: Instant,
+    outbox: VecDeque<Event>,
+    is_ended: bool,
+}
+
+impl Stream {
+    /// A stream accepted at `now`; its first event waits to be handed over.
+    pub(crate) fn new(
+        request: ValidRequest,
+        sink: Box<dyn Sink>,
+        ticket: Ticket,
+        unit: Unit,
+        now: Instant,
+    ) -> Self {
+        let (seed, num_prompt_tokens) = (request.sampling().seed(), request.num_prompt_tokens());
+        Stream {
+            request,
+            sink,
+            ticket,
+            text: TextBuffer::new(unit),
+            num_fed: 0,
+            num_generated: 0,
+            times: Times { accepted: now, first_step: None, first_char: None, num_steps: 0, batch_sum: 0 },
+            ready_since: now,
+            outbox: VecDeque::from([Event::Started(Started { seed, num_prompt_tokens })]),
+            is_ended: false,
+        }
+    }
+
+    /// Whether the reader is gone.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sink.is_closed()
+    }
+
+    /// Whether its last event is written, handed over or not.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.is_ended
+    }
+
+    /// Events the reader has yet to take.
+    pub(crate) fn num_unsent(&self) -> usize {
+        self.outbox.len()
+    }
+
+    pub(crate) fn worker(&self) -> usize {
+        self.ticket.worker()
+    }
+
+    pub(crate) fn request(&self) -> &ValidRequest {
+        &self.request
+    }
+
+    /// Symbols drawn so far, which is the position of the next draw.
+    pub(crate) fn num_generated(&self) -> u32 {
+        self.num_generated
+    }
+
+    /// The stream got its first slot.
+    pub(crate) fn start(&mut self, now: Instant) {
+        self.ticket.start();
+        self.times.first_step = Some(now);
+    }
+
+    /// A step was run for it among `batch` rows.
+    pub(crate) fn count_step(&mut self, batch: usize) {
+        self.times.num_steps += 1;
+        self.times.batch_sum += batch as u64;
+    }
+
+    /// The next symbol of the prompt, as long as there is one.
+    pub(crate) fn next_prompt_token(&mut self) -> Option<u32> {
+        let token = *self.request.prompt_tokens().get(self.num_fed)?;
+        self.num_fed += 1;
+        Some(token)
+    }
+
+    /// Takes a drawn symbol; ends the stream if it was the last.
+    pub(crate) fn push(&mut self, token: u32, vocab: &Vocab, now: Instant) {
+        self.num_generated += 1;
+        self.times.first_char.get_or_insert(now);
+        let had_chars = self.text.num_chars() > 0;
+        match self.text.push(token, self.request.stop(), vocab) {
+            Some(matched) => self.finish(Some(matched), vocab, now),
+            None if self.num_generated == self.request.max_tokens() => self.finish(None, vocab, now),
+            None if !had_chars => self.ready_since = now,
+            None => {}
+        }
+    }
+
+    /// The text is complete, by the stop string of that index or by its length.
+    fn finish(&mut self, matched: Option<usize>, vocab: &Vocab, now: Instant) {
+        let matched_stop = matched.map(|index| self.request.stop_strings()[index].clone());
+        let num_cut = match &matched_stop {
+            Some(stop) if !self.request.include_stop() => num_symbols(stop, vocab.unit()),
+            _ => 0,
+        };
+        self.text.finish(num_cut, vocab);
+        self.flush();
+        let reason = if matched.is_some() { FinishReason::Stop } else { FinishReason::Length };
+        let num_chars = self.text.num_taken();
+        self.end(Event::Finished(Finished { reason, matched_stop, num_chars, timing: self.timing(now) }));
+    }
+
+    fn timing(&self, now: Instant) -> Timing {
+        let since = |end: Option<Instant>| end.unwrap_or(now).saturating_duration_since(self.times.accepted);
+        Timing {
+            queue: since(self.times.first_step),
+            first_char: since(self.times.first_char),
+            total: since(Some(now)),
+            num_steps: self.times.num_steps,
+            mean_batch: self.times.batch_sum as f64 / self.times.num_steps.max(1) as f64,
+        }
+    }
+
+    /// Ends the stream early, with the text released so far. Does nothing to a stream that has ended.
+    pub(crate) fn fail(&mut self, error: StreamError) {
+        if !self.is_ended {
+            self.flush();
+            self.end(Event::Failed(error));
+        }
+    }
+
+    fn end(&mut self, last: Event) {
+        self.outbox.push_back(last);
+        self.is_ended = true;
+    }
+
+    /// Moves the characters that are ready into the outbox.
+    fn flush(&mut self) {
+        let next_chars = self.request.chunk_chars().min(MAX_CHUNK_ROOM);
+        self.outbox.extend(self.text.take(next_chars).map(Event::Chunk));
+    }
+
+    /// Makes a chunk if one is due (the first character, enough of them, or `default_delay` after the oldest unless
+    /// the request says otherwise) and hands over what waits.
+    pub(crate) fn emit(&mut self, now: Instant, default_delay: Duration) -> Flow {
+        if self.is_due(now, default_delay) {
+            self.flush();
+        }
+        self.pump()
+    }
+
+    fn is_due(&self, now: Instant, default_delay: Duration) -> bool {
+        let num_chars = self.text.num_chars();
+        let is_first = self.text.num_taken() == 0;
+        num_chars > 0
+            && (is_first
+                || num_chars >= self.request.chunk_chars()
+                || now.saturating_duration_since(self.ready_since)
+                    >= self.request.max_chunk_delay().unwrap_or(default_delay))
+    }
+
+    /// Hands over what waits.
+    pub(crate) fn pump(&mut self) -> Flow {
+        while let Some(event) = self.outbox.pop_front() {
+            match self.sink.try_send(event) {
+                Ok(()) => {}
+                Err(SendError::Full(event)) => {
+                    self.outbox.push_front(event);
+                    return Flow::Blocked;
+                }
+                Err(SendError::Closed) => return Flow::Over,
+            }
+        }
+        if self.is_ended {
+            Flow::Over
+        } else {
+            Flow::Open
+        }
+    }
+
+    /// Tells the reader why nothing more comes, ahead of what it did not take, if it has room for that much.
+    pub(crate) fn give_up(mut self, error: StreamError) {
+        // No room: the end of the sink says that the stream is over.
+        let _ = self.sink.try_send(Event::Failed(error));
+    }
+}
+
+fn num_symbols(text: &str, unit: Unit) -> usize {
+    match unit {
+        Unit::Char => text.chars().count(),
+        Unit::Byte => text.len(),
+    }
+}

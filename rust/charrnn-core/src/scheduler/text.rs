@@ -1,0 +1,98 @@
+//! From drawn symbols to pieces of text: withholds what may become a stop string, decodes the rest, counts it.
+//!
+//! Knows nothing of sinks or clocks: when a piece is handed over is the stream's business.
+
+use std::collections::VecDeque;
+
+use crate::event::Chunk;
+use crate::stop::StopSet;
+use crate::vocab::{Decoder, Unit, Vocab};
+
+/// The text of one stream between the sampler and its next chunk.
+#[derive(Debug)]
+pub(crate) struct TextBuffer {
+    decoder: Decoder,
+    stop_state: u32,
+    /// Symbols that are the beginning of a stop string, if it goes on like that.
+    held: VecDeque<u32>,
+    text: String,
+    num_chars: u32,
+    /// Characters of the chunks taken so far.
+    num_taken: u64,
+}
+
+impl TextBuffer {
+    pub(crate) fn new(unit: Unit) -> Self {
+        TextBuffer {
+            decoder: Decoder::new(unit),
+            stop_state: 0,
+            held: VecDeque::new(),
+            text: String::new(),
+            num_chars: 0,
+            num_taken: 0,
+        }
+    }
+
+    /// Appends a drawn symbol. Says which stop string it completes, if one; then only `finish` may follow.
+    pub(crate) fn push(&mut self, token: u32, stop: &StopSet, vocab: &Vocab) -> Option<usize> {
+        if stop.is_empty() {
+            self.decode(token, vocab);
+            return None;
+        }
+        let step = stop.advance(self.stop_state, token);
+        self.stop_state = step.state;
+        self.held.push_back(token);
+        if step.matched.is_none() {
+            self.release_all_but(stop.held(step.state), vocab);
+        }
+        step.matched
+    }
+
+    /// The text is complete: the last `num_cut` symbols are no part of it, all others withheld are.
+    pub(crate) fn finish(&mut self, num_cut: usize, vocab: &Vocab) {
+        self.release_all_but(num_cut, vocab);
+        let start = self.text.len();
+        self.decoder.finish(&mut self.text);
+        self.count_from(start);
+    }
+
+    fn release_all_but(&mut self, num_kept: usize, vocab: &Vocab) {
+        while self.held.len() > num_kept {
+            if let Some(token) = self.held.pop_front() {
+                self.decode(token, vocab);
+            }
+        }
+    }
+
+    fn decode(&mut self, token: u32, vocab: &Vocab) {
+        let start = self.text.len();
+        self.decoder.push(vocab.symbol(token), &mut self.text);
+        self.count_from(start);
+    }
+
+    fn count_from(&mut self, start: usize) {
+        self.num_chars += self.text[start..].chars().count() as u32;
+    }
+
+    /// Characters ready for the next chunk.
+    pub(crate) fn num_chars(&self) -> u32 {
+        self.num_chars
+    }
+
+    /// Characters of the chunks taken so far.
+    pub(crate) fn num_taken(&self) -> u64 {
+        self.num_taken
+    }
+
+    /// Takes what is ready as a chunk, if anything is, and makes room for `next_chars` ASCII characters.
+    pub(crate) fn take(&mut self, next_chars: u32) -> Option<Chunk> {
+        if self.num_chars == 0 {
+            return None;
+        }
+        let text = std::mem::replace(&mut self.text, String::with_capacity(next_chars as usize));
+        let num_chars = std::mem::take(&mut self.num_chars);
+        let offset = self.num_taken;
+        self.num_taken += u64::from(num_chars);
+        Some(Chunk { text, num_chars, offset })
+    }
+}

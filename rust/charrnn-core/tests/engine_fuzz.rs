@@ -1,0 +1,150 @@
+//! Random traces of joins, cancels, slow readers and passing time: every text is what it would be alone.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use charrnn_core::request::{GenerateRequest, Output, Prompt, SamplingParams, Stopping};
+use charrnn_core::vocab::{Unit, Vocab};
+use common::{bytes, config, letters, solo, Reader, Rig, Transcript};
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Submit(GenerateRequest, usize),
+    Turn { worker: usize, count: usize },
+    Read { stream: usize, count: usize },
+    Cancel { stream: usize },
+    Advance { ms: u64 },
+}
+
+fn sampling() -> impl Strategy<Value = SamplingParams> {
+    let temperature = prop_oneof![Just(0.0), Just(1.0), Just(3.0), 0.1..2.0];
+    let truncation = (prop::option::of(0u32..4), prop::option::of(0.2..1.0), prop::option::of(0.0..0.2));
+    (temperature, 0u64..9, truncation).prop_map(|(temperature, seed, (top_k, top_p, min_p))| SamplingParams {
+        temperature: Some(temperature),
+        top_k,
+        top_p,
+        min_p,
+        seed: Some(seed),
+    })
+}
+
+/// Short stop strings over few symbols: most texts meet one, and they overlap.
+fn stopping(unit: Unit) -> impl Strategy<Value = Stopping> {
+    let stop = match unit {
+        Unit::Char => "[a-c]{1,4}",
+        Unit::Byte => "[ab\né€]{1,2}",
+    };
+    (1u32..50, prop::collection::btree_set(stop, 0..4), any::<bool>()).prop_map(
+        |(max_tokens, stop, include_stop)| Stopping {
+            max_tokens: Some(max_tokens),
+            stop: stop.into_iter().collect(),
+            include_stop,
+        },
+    )
+}
+
+fn generate_request(unit: Unit) -> impl Strategy<Value = GenerateRequest> {
+    let prompt = prop::collection::vec(0u32..8, 0..9).prop_map(Prompt::Ids);
+    let output = (prop::option::of(1u32..9), prop::option::of(0u32..20));
+    (prompt, sampling(), stopping(unit), output).prop_map(
+        |(prompt, sampling, stopping, (chunk_chars, max_chunk_delay_ms))| GenerateRequest {
+            prompt,
+            sampling,
+            stopping,
+            output: Output { chunk_chars, max_chunk_delay_ms },
+        },
+    )
+}
+
+fn op(unit: Unit) -> impl Strategy<Value = Op> {
+    prop_oneof![
+        3 => (generate_request(unit), 1usize..5).prop_map(|(request, capacity)| Op::Submit(request, capacity)),
+        6 => (0usize..2, 1usize..12).prop_map(|(worker, count)| Op::Turn { worker, count }),
+        4 => (0usize..9, 1usize..9).prop_map(|(stream, count)| Op::Read { stream, count }),
+        1 => (0usize..9).prop_map(|stream| Op::Cancel { stream }),
+        2 => (0u64..12).prop_map(|ms| Op::Advance { ms }),
+    ]
+}
+
+/// A stream's request, its reader unless cancelled, and what was read.
+type Live = (GenerateRequest, Option<Reader>, Transcript);
+
+fn apply(rig: &mut Rig, streams: &mut Vec<Live>, op: Op) {
+    let num_streams = streams.len().max(1);
+    match op {
+        Op::Submit(request, capacity) => {
+            let reader = rig.submit(&request, capacity).expect("room for every stream of a trace");
+            streams.push((request, Some(reader), Transcript::default()));
+        }
+        Op::Turn { worker, count } => {
+            let worker = worker % rig.workers.len();
+            for _ in 0..count {
+                rig.workers[worker].turn();
+            }
+        }
+        Op::Read { stream, count } => {
+            if let Some((_, Some(reader), transcript)) = streams.get_mut(stream % num_streams) {
+                (0..count).map_while(|_| reader.take()).for_each(|event| transcript.add(event));
+            }
+        }
+        Op::Cancel { stream } => {
+            if let Some((_, reader, _)) = streams.get_mut(stream % num_streams) {
+                *reader = None;
+            }
+        }
+        Op::Advance { ms } => rig.advance(Duration::from_millis(ms)),
+    }
+}
+
+/// Reads and turns until every stream has ended.
+fn run_out(rig: &mut Rig, streams: &mut [Live]) {
+    for _ in 0..2_000 {
+        for (_, reader, transcript) in streams.iter_mut() {
+            if let Some(reader) = reader {
+                transcript.read(reader);
+            }
+        }
+        if rig.live() == (0, 0) {
+            return;
+        }
+        rig.turn();
+        rig.advance(Duration::from_millis(1));
+    }
+    panic!("streams that never end: {:?} live", rig.live());
+}
+
+fn check_trace(num_workers: usize, max_streams: usize, vocab: Arc<Vocab>, ops: Vec<Op>) {
+    let mut rig = Rig::new(num_workers, vocab, config(max_streams, 99));
+    let mut streams = Vec::new();
+    ops.into_iter().for_each(|op| apply(&mut rig, &mut streams, op));
+    run_out(&mut rig, &mut streams);
+    for (request, reader, transcript) in &streams {
+        let alone = solo(request, &rig.vocab);
+        match reader {
+            Some(_) => assert_eq!(transcript.complete(), alone, "{request:?}"),
+            None => assert!(
+                alone.text.starts_with(&transcript.text),
+                "{transcript:?} is not the start of {alone:?}"
+            ),
+        }
+    }
+}
+
+fn trace(unit: Unit) -> impl Strategy<Value = Vec<Op>> {
+    prop::collection::vec(op(unit), 0..60)
+}
+
+proptest! {
+    #[test]
+    fn characters(num_workers in 1usize..3, max_streams in 1usize..6, ops in trace(Unit::Char)) {
+        check_trace(num_workers, max_streams, letters(), ops);
+    }
+
+    #[test]
+    fn byte_symbols(num_workers in 1usize..3, max_streams in 1usize..6, ops in trace(Unit::Byte)) {
+        check_trace(num_workers, max_streams, bytes(), ops);
+    }
+}

@@ -1,0 +1,163 @@
+//! `Engine` and its `EventStream`: generation in this process.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use charrnn_core::engine::EngineConfig;
+use charrnn_core::event::{Event, FinishReason, StreamError, Timing};
+use charrnn_core::request::{GenerateRequest, Output, Prompt};
+use charrnn_serve::{load_model, EventStream as Events, Model};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use pyo3::IntoPyObjectExt;
+
+use crate::error::{raise, OrRaise};
+use crate::sampler::SamplingParams;
+
+/// How often a waiting reader looks for Ctrl-C.
+pub(crate) const SIGNAL_POLL: Duration = Duration::from_millis(50);
+
+/// One decode worker per core by default; fewer cores than asked for would only take turns.
+pub(crate) fn num_workers(asked: Option<usize>) -> PyResult<usize> {
+    match asked {
+        Some(0) => Err(raise("RequestError", "workers is 0; it must be at least 1")),
+        Some(workers) => Ok(workers),
+        None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+    }
+}
+
+/// The shape of an engine, checked: a worker steps at least one stream.
+pub(crate) fn engine_config(max_streams: usize, max_queue: usize) -> PyResult<EngineConfig> {
+    if max_streams == 0 || max_streams > 4096 {
+        return Err(raise("RequestError", format!("max_streams is {max_streams}; it must be 1 to 4096")));
+    }
+    Ok(EngineConfig { max_streams, max_queue, ..EngineConfig::default() })
+}
+
+/// Decode workers over one bundle.
+#[pyclass(frozen, module = "charrnn._native")]
+pub(crate) struct Engine {
+    /// Behind a lock only so that `close` can drop it; taken once a request.
+    model: Mutex<Option<Arc<Model>>>,
+}
+
+impl Engine {
+    fn live(&self) -> PyResult<Arc<Model>> {
+        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+        model.clone().ok_or_else(|| raise("CharrnnError", "the engine is closed"))
+    }
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    #[pyo3(signature = (*, bundle, onnxruntime, precision=None, workers=None, max_streams=64, max_queue=1024))]
+    fn new(
+        py: Python<'_>,
+        bundle: PathBuf,
+        onnxruntime: PathBuf,
+        precision: Option<String>,
+        workers: Option<usize>,
+        max_streams: usize,
+        max_queue: usize,
+    ) -> PyResult<Self> {
+        let (workers, config) = (num_workers(workers)?, engine_config(max_streams, max_queue)?);
+        let load = || load_model(&bundle, &onnxruntime, precision.as_deref(), config, workers);
+        let model = py.detach(load).or_raise()?;
+        Ok(Engine { model: Mutex::new(Some(Arc::new(model))) })
+    }
+
+    /// What is known of the model: name, digest, precision, state_bytes.
+    #[getter]
+    fn model<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let model = self.live()?;
+        let (info, dict) = (model.info(), PyDict::new(py));
+        dict.set_item("name", &info.name)?;
+        dict.set_item("digest", &info.digest)?;
+        dict.set_item("precision", &info.precision)?;
+        dict.set_item("state_bytes", info.state_bytes)?;
+        Ok(dict)
+    }
+
+    /// Starts one text.
+    #[pyo3(signature = (*, prompt, params, chunk_chars=None, max_chunk_delay_ms=None))]
+    fn generate(
+        &self,
+        prompt: String,
+        params: &SamplingParams,
+        chunk_chars: Option<u32>,
+        max_chunk_delay_ms: Option<u32>,
+    ) -> PyResult<EventStream> {
+        let output = Output { chunk_chars, max_chunk_delay_ms };
+        let (sampling, stopping) = params.parts();
+        let request = GenerateRequest { prompt: Prompt::Text(prompt), sampling, stopping, output };
+        let events = self.live()?.generate(request).or_raise()?;
+        Ok(EventStream { events: Mutex::new(Some(events)) })
+    }
+
+    /// Ends every text and joins the workers.
+    fn close(&self, py: Python<'_>) {
+        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner).take();
+        py.detach(|| drop(model));
+    }
+}
+
+/// The events of one text; dropping it cancels the text.
+#[pyclass(frozen, module = "charrnn._native")]
+pub(crate) struct EventStream {
+    events: Mutex<Option<Events>>,
+}
+
+#[pymethods]
+impl EventStream {
+    /// Waits for the next event; `None` after the last, or once closed.
+    fn next<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        loop {
+            let polled = py.detach(|| {
+                let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+                events.as_mut().map_or(Ok(None), |events| events.next_timeout(SIGNAL_POLL))
+            });
+            match polled {
+                Ok(event) => return event.map(|event| to_python(py, event)).transpose(),
+                Err(_timed_out) => py.check_signals()?,
+            }
+        }
+    }
+
+    /// Cancels the text.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.events.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+fn to_python(py: Python<'_>, event: Event) -> PyResult<Bound<'_, PyAny>> {
+    match event {
+        Event::Started(e) => ("started", e.seed, e.num_prompt_tokens).into_bound_py_any(py),
+        Event::Chunk(e) => ("chunk", e.text, e.num_chars, e.offset).into_bound_py_any(py),
+        Event::Finished(e) => {
+            let timing = timing(&e.timing);
+            ("finished", reason(e.reason), e.matched_stop, e.num_chars, timing).into_bound_py_any(py)
+        }
+        Event::Failed(error) => Err(raise(stream_error_class(&error), error)),
+    }
+}
+
+fn reason(reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::Length => "length",
+        FinishReason::Stop => "stop",
+    }
+}
+
+fn timing(timing: &Timing) -> (u64, u64, u64, u64, f64) {
+    let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    (us(timing.queue), us(timing.first_char), us(timing.total), timing.num_steps, timing.mean_batch)
+}
+
+fn stream_error_class(error: &StreamError) -> &'static str {
+    match error {
+        StreamError::Stopping => "ServerUnavailableError",
+        StreamError::Model(_) | StreamError::Stalled(_) => "ServerError",
+    }
+}

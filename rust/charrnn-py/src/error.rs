@@ -1,0 +1,82 @@
+//! One adapter from the crates' errors to the exception tree of `charrnn.errors`.
+
+use std::fmt::Display;
+
+use charrnn_core::error::{BundleError, RequestError};
+use charrnn_core::engine::SubmitError;
+use charrnn_core::vocab::{UnknownSymbol, VocabError};
+use charrnn_serve::{GenerateError, ServeError};
+use pyo3::prelude::*;
+
+/// The class of `charrnn.errors` that `name` says, with one line of text.
+pub(crate) fn raise(class: &str, message: impl Display) -> PyErr {
+    Python::attach(|py| {
+        let build = || {
+            let class = py.import("charrnn.errors")?.getattr(class)?;
+            class.call1((message.to_string(),))
+        };
+        build().map_or_else(|error| error, PyErr::from_value)
+    })
+}
+
+/// `?` with a place in the exception tree.
+pub(crate) trait OrRaise<T> {
+    fn or_raise(self) -> PyResult<T>;
+}
+
+impl<T, E: IntoPy> OrRaise<T> for Result<T, E> {
+    fn or_raise(self) -> PyResult<T> {
+        self.map_err(|error| raise(error.class(), error))
+    }
+}
+
+/// An error of the crates and the class that stands for it in Python.
+pub(crate) trait IntoPy: Display {
+    fn class(&self) -> &'static str;
+}
+
+impl IntoPy for RequestError {
+    fn class(&self) -> &'static str {
+        "RequestError"
+    }
+}
+
+impl IntoPy for UnknownSymbol {
+    fn class(&self) -> &'static str {
+        "RequestError"
+    }
+}
+
+impl IntoPy for VocabError {
+    fn class(&self) -> &'static str {
+        "RequestError"
+    }
+}
+
+impl IntoPy for BundleError {
+    fn class(&self) -> &'static str {
+        "BundleError"
+    }
+}
+
+impl IntoPy for GenerateError {
+    fn class(&self) -> &'static str {
+        match self {
+            GenerateError::Request(_) => "RequestError",
+            GenerateError::Submit(SubmitError::QueueFull { .. }) => "ServerBusyError",
+            GenerateError::Submit(SubmitError::Stopping) => "ServerUnavailableError",
+        }
+    }
+}
+
+impl IntoPy for ServeError {
+    fn class(&self) -> &'static str {
+        match self {
+            ServeError::Bundle(_) => "BundleError",
+            ServeError::NoModels | ServeError::DuplicateModel(_) => "RequestError",
+            ServeError::Ort(_) | ServeError::Bind { .. } | ServeError::Io(_) | ServeError::Transport(_) => {
+                "CharrnnError"
+            }
+        }
+    }
+}

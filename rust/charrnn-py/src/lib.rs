@@ -1,0 +1,25 @@
+//! `charrnn._native`: what Python sees of the Rust crates.
+//!
+//! Converts, detaches the GIL, maps errors, documents; decides nothing.
+
+mod bundle;
+mod engine;
+mod error;
+mod sampler;
+mod server;
+mod vocab;
+
+/// The Rust core of charrnn. Its pleasant faces are the modules of the package.
+#[pyo3::pymodule(gil_used = false)]
+mod _native {
+    #[pymodule_export]
+    use crate::bundle::open_bundle;
+    #[pymodule_export]
+    use crate::engine::{Engine, EventStream};
+    #[pymodule_export]
+    use crate::sampler::{limits, philox4x32, SampleOutput, Sampler, SamplingParams};
+    #[pymodule_export]
+    use crate::server::serve;
+    #[pymodule_export]
+    use crate::vocab::Vocab;
+}

@@ -1,0 +1,1 @@
+//! `SamplingParams`, `Sampler` and the limits table.

@@ -1,0 +1,81 @@
+//! `serve`: the gRPC server, run until a signal says stop.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use charrnn_serve::{run_server, ServeError, ServeOptions};
+use pyo3::prelude::*;
+use tokio::sync::oneshot;
+
+use crate::engine::{engine_config, num_workers, SIGNAL_POLL};
+use crate::error::{raise, OrRaise};
+
+/// What the server's thread tells Python's.
+enum Notice {
+    Ready(SocketAddr),
+    Ended(Result<(), ServeError>),
+}
+
+/// Serves bundles until a signal raises in Python, then lets streams finish; a second signal ends it at once.
+#[pyfunction]
+#[pyo3(signature = (*, bundles, onnxruntime, listen, workers, max_streams, max_queue, precision, drain_timeout_s, on_ready))]
+#[allow(clippy::too_many_arguments, reason = "keyword-only in Python")]
+pub(crate) fn serve(
+    py: Python<'_>,
+    bundles: Vec<PathBuf>,
+    onnxruntime: PathBuf,
+    listen: String,
+    workers: Option<usize>,
+    max_streams: usize,
+    max_queue: usize,
+    precision: Option<String>,
+    drain_timeout_s: f64,
+    on_ready: Py<PyAny>,
+) -> PyResult<()> {
+    let seconds = |_| format!("drain_timeout_s is {drain_timeout_s}; it must be 0 or more seconds");
+    let drain_timeout =
+        Duration::try_from_secs_f64(drain_timeout_s).map_err(|error| raise("RequestError", seconds(error)))?;
+    let (engine, workers) = (engine_config(max_streams, max_queue)?, Some(num_workers(workers)?));
+    let options =
+        ServeOptions { bundles, dylib: onnxruntime, listen, workers, precision, engine, drain_timeout };
+    let (stop, notices) = start(options);
+    watch(py, stop, &notices, &on_ready)
+}
+
+/// Runs the server on a thread of its own: Python's main thread has to stay free for signals.
+fn start(options: ServeOptions) -> (oneshot::Sender<()>, Receiver<Notice>) {
+    let (stop, stopped) = oneshot::channel();
+    let (sender, notices) = channel();
+    thread::spawn(move || {
+        let ready = |address| drop(sender.send(Notice::Ready(address)));
+        let ended = run_server(&options, ready, stopped);
+        drop(sender.send(Notice::Ended(ended)));
+    });
+    (stop, notices)
+}
+
+fn watch(
+    py: Python<'_>,
+    stop: oneshot::Sender<()>,
+    notices: &Receiver<Notice>,
+    on_ready: &Py<PyAny>,
+) -> PyResult<()> {
+    let mut stop = Some(stop);
+    loop {
+        match py.detach(|| notices.recv_timeout(SIGNAL_POLL)) {
+            Ok(Notice::Ready(address)) => drop(on_ready.call1(py, (address.to_string(),))?),
+            Ok(Notice::Ended(result)) => return result.or_raise(),
+            Err(RecvTimeoutError::Disconnected) => return Err(raise("ServerError", "the server's thread died")),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if let Err(signal) = py.check_signals() {
+            match stop.take() {
+                Some(stop) => drop(stop.send(())),
+                None => return Err(signal),
+            }
+        }
+    }
+}

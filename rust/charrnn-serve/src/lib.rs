@@ -1,0 +1,23 @@
+//! charrnn served: ONNX Runtime step models, the gRPC service over them, and streams in the same process.
+//!
+//! Protocol, loading and lifecycle live here; what a request may say, how it is scheduled and how characters are
+//! drawn is `charrnn-core`'s. Decode threads compute; the few tokio threads only speak HTTP/2.
+
+#[doc(hidden)]
+pub mod codec;
+mod error;
+mod model;
+mod onnx;
+pub mod pb;
+mod run;
+mod server;
+mod service;
+mod status;
+mod stream;
+
+pub use error::{GenerateError, ServeError};
+pub use model::{load_model, Model, ModelInfo};
+pub use onnx::{OrtError, OrtModel, OrtRuntime};
+pub use run::{default_workers, run_server, ServeOptions};
+pub use server::serve;
+pub use stream::{EventStream, TimedOut};

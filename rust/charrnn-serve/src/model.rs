@@ -1,0 +1,128 @@
+//! `Model`: a loaded bundle with the engine that runs it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use charrnn_core::engine::{Engine, EngineConfig};
+use charrnn_core::manifest::Bundle;
+use charrnn_core::request::GenerateRequest;
+use charrnn_core::vocab::Vocab;
+use charrnn_core::StepModel;
+
+use crate::error::{GenerateError, ServeError};
+use crate::onnx::{OrtError, OrtModel, OrtRuntime};
+use crate::stream::{channel, EventStream};
+
+/// What a client may know of a model.
+#[derive(Clone, Debug)]
+pub struct ModelInfo {
+    /// The name requests ask for.
+    pub name: String,
+    /// sha256 of the bundle's manifest, in hexadecimal.
+    pub digest: String,
+    /// `lstm`, `gru` or `rnn`.
+    pub cell: String,
+    /// Recurrent layers.
+    pub num_layers: u32,
+    /// Units a layer.
+    pub hidden_size: u32,
+    /// `fp32` or `int8`.
+    pub precision: String,
+    /// Bytes of state a stream holds.
+    pub state_bytes: u64,
+    /// Bits per character on the validation split, if known.
+    pub bpc: Option<f64>,
+    /// The symbols.
+    pub vocab: Arc<Vocab>,
+    /// What an empty prompt feeds.
+    pub start_token: u32,
+}
+
+/// A model ready to generate; a clone is the same one. Dropping the last ends its streams and joins its threads.
+#[derive(Clone)]
+pub struct Model {
+    info: Arc<ModelInfo>,
+    engine: Arc<Engine>,
+}
+
+impl Model {
+    /// Starts one decode thread for each of `workers`, which must be copies of one model.
+    pub fn new(info: ModelInfo, workers: Vec<Box<dyn StepModel>>, config: EngineConfig) -> Self {
+        let engine = Engine::start(workers, Arc::clone(&info.vocab), config);
+        Model { info: Arc::new(info), engine: Arc::new(engine) }
+    }
+
+    /// What a client may know of it.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// Checks and admits a request; its events come through the stream.
+    pub fn generate(&self, request: GenerateRequest) -> Result<EventStream, GenerateError> {
+        let request = request.validate(&self.info.vocab, self.info.start_token)?;
+        let (sink, stream) = channel();
+        self.engine.submit(request, Box::new(sink))?;
+        Ok(stream)
+    }
+
+    /// Streams that hold a slot.
+    pub fn num_running(&self) -> usize {
+        self.engine.num_running()
+    }
+
+    /// Streams that wait for a slot.
+    pub fn num_waiting(&self) -> usize {
+        self.engine.num_waiting()
+    }
+
+    /// Refuses requests from now on.
+    pub fn stop_admission(&self) {
+        self.engine.stop_admission();
+    }
+
+    /// Blocks until every stream has ended; those left after `timeout` are made to. Whether none was left.
+    pub fn drain(&self, timeout: Duration) -> bool {
+        self.engine.drain(timeout)
+    }
+}
+
+/// Opens the bundle at `dir`, checks the hash of the graph of `precision` (default: int8 if there is one), loads it
+/// once per worker and runs first steps.
+pub fn load_model(
+    dir: &Path,
+    dylib: &Path,
+    precision: Option<&str>,
+    config: EngineConfig,
+    workers: usize,
+) -> Result<Model, ServeError> {
+    let bundle = Bundle::open(dir)?;
+    let precision = precision.unwrap_or(bundle.default_precision());
+    let bytes = bundle.read(precision)?;
+    let runtime = OrtRuntime::load(dylib)?;
+    let name = format!("{precision} of {}", dir.display());
+    let load = |_| -> Result<Box<dyn StepModel>, OrtError> {
+        let mut model = OrtModel::load(runtime, &name, &bytes, bundle.spec.clone())?;
+        let failed = |source| OrtError::WarmUp { graph: name.clone(), source };
+        model.warm_up(&[1, config.max_streams.max(1)]).map_err(failed)?;
+        Ok(Box::new(model))
+    };
+    let workers = (0..workers.max(1)).map(load).collect::<Result<_, _>>()?;
+    Ok(Model::new(model_info(&bundle, precision), workers, config))
+}
+
+fn model_info(bundle: &Bundle, precision: &str) -> ModelInfo {
+    let manifest = &bundle.manifest;
+    ModelInfo {
+        name: manifest.name.clone(),
+        digest: bundle.digest.clone(),
+        cell: manifest.cell.clone(),
+        num_layers: manifest.num_layers,
+        hidden_size: manifest.hidden_size,
+        precision: precision.to_owned(),
+        state_bytes: (bundle.spec.state_len() * size_of::<f32>()) as u64,
+        bpc: manifest.precisions.get(precision).and_then(|entry| entry.bpc),
+        vocab: Arc::clone(&bundle.vocab),
+        start_token: bundle.start_token,
+    }
+}

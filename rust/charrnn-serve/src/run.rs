@@ -1,0 +1,77 @@
+//! `run_server`: load, listen and serve from a thread that may block, with all threads its own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use charrnn_core::engine::EngineConfig;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+
+use crate::error::ServeError;
+use crate::model::{load_model, Model};
+use crate::server::serve;
+
+/// Protocol work is a tenth of the decoding's; a second thread would only take a core from it.
+const NUM_IO_THREADS: usize = 1;
+/// What still stands after serving ends, such as a client that reads nothing, is cut off after this.
+const RUNTIME_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What `run_server` needs to know.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Folders of exported models.
+    pub bundles: Vec<PathBuf>,
+    /// The ONNX Runtime shared library.
+    pub dylib: PathBuf,
+    /// `HOST:PORT`; port 0 takes a free one.
+    pub listen: String,
+    /// Decode threads a model; default: one a core.
+    pub workers: Option<usize>,
+    /// `fp32` or `int8`; default: int8 where the bundle has it.
+    pub precision: Option<String>,
+    /// Limits of each model's engine.
+    pub engine: EngineConfig,
+    /// How long running streams may take to finish once stopped.
+    pub drain_timeout: Duration,
+}
+
+/// Serves until `stop` is sent to or its sender dropped; blocks. `on_ready` gets the address, once it answers.
+pub fn run_server(
+    options: &ServeOptions,
+    on_ready: impl FnOnce(SocketAddr),
+    stop: oneshot::Receiver<()>,
+) -> Result<(), ServeError> {
+    let runtime = runtime()?;
+    // First, so that a taken port shows before seconds of loading.
+    let listener = runtime.block_on(bind(&options.listen))?;
+    let models = load_models(options)?;
+    on_ready(listener.local_addr()?);
+    let served = runtime.block_on(serve(listener, models, async { drop(stop.await) }, options.drain_timeout));
+    runtime.shutdown_timeout(RUNTIME_TIMEOUT);
+    served
+}
+
+fn runtime() -> Result<Runtime, ServeError> {
+    let mut builder = Builder::new_multi_thread();
+    Ok(builder.worker_threads(NUM_IO_THREADS).thread_name("charrnn-io").enable_all().build()?)
+}
+
+async fn bind(address: &str) -> Result<TcpListener, ServeError> {
+    let failed = |source| ServeError::Bind { address: address.to_owned(), source };
+    TcpListener::bind(address).await.map_err(failed)
+}
+
+fn load_models(options: &ServeOptions) -> Result<Vec<Model>, ServeError> {
+    let workers = options.workers.unwrap_or_else(default_workers);
+    let load = |dir: &PathBuf| {
+        load_model(dir, &options.dylib, options.precision.as_deref(), options.engine.clone(), workers)
+    };
+    options.bundles.iter().map(load).collect()
+}
+
+/// One decode thread a core.
+pub fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

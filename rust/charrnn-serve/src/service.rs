@@ -1,0 +1,188 @@
+//! The gRPC face of the models: protobuf to core's types and back. Rules live in core, codes in `status`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use charrnn_core::event::{Event, FinishReason, Finished};
+use charrnn_core::request::{GenerateRequest, Output, Prompt, SamplingParams, Stopping};
+use charrnn_core::vocab::Unit;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use crate::error::ServeError;
+use crate::model::{Model, ModelInfo};
+use crate::pb;
+use crate::status::Refusal;
+use crate::stream::EventStream;
+
+/// The models of a server; no two have the same name.
+pub(crate) struct Models(Vec<Model>);
+
+impl Models {
+    pub(crate) fn new(models: Vec<Model>) -> Result<Self, ServeError> {
+        if models.is_empty() {
+            return Err(ServeError::NoModels);
+        }
+        let models = Models(models);
+        let names: Vec<&str> = models.names().collect();
+        match (1..names.len()).find(|&i| names[..i].contains(&names[i])) {
+            Some(i) => Err(ServeError::DuplicateModel(names[i].to_owned())),
+            None => Ok(models),
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Model> {
+        self.0.iter()
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|model| model.info().name.as_str())
+    }
+
+    /// The model of that name; no name means the only one.
+    fn find(&self, name: &str) -> Result<&Model, Refusal> {
+        match (name, self.0.as_slice()) {
+            ("", [only]) => Ok(only),
+            ("", _) => Err(Refusal::NoModelNamed { known: self.known() }),
+            _ => self
+                .iter()
+                .find(|model| model.info().name == name)
+                .ok_or_else(|| Refusal::unknown_model(name, self.known())),
+        }
+    }
+
+    fn known(&self) -> String {
+        self.names().collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// `charrnn.v1.CharRnn` over some models.
+pub(crate) struct CharRnnService(pub(crate) Arc<Models>);
+
+#[tonic::async_trait]
+impl pb::char_rnn_server::CharRnn for CharRnnService {
+    type GenerateStream = ResponseStream;
+
+    async fn generate(
+        &self,
+        request: Request<pb::GenerateRequest>,
+    ) -> Result<Response<ResponseStream>, Status> {
+        let mut request = request.into_inner();
+        let model = self.0.find(&request.model)?;
+        let request_id = std::mem::take(&mut request.request_id);
+        let events = model.generate(to_core(request)).map_err(Refusal::from)?;
+        let model = model.info().name.clone();
+        Ok(Response::new(ResponseStream { request_id, model, events }))
+    }
+
+    async fn list_models(
+        &self,
+        _request: Request<pb::ListModelsRequest>,
+    ) -> Result<Response<pb::ListModelsResponse>, Status> {
+        let models = self.0.iter().map(|model| to_pb_model(model.info())).collect();
+        Ok(Response::new(pb::ListModelsResponse { models }))
+    }
+}
+
+/// A stream's events as responses.
+///
+/// It never waits between ready events, so tonic's encoder puts them into one buffer and one flush.
+pub(crate) struct ResponseStream {
+    request_id: String,
+    model: String,
+    events: EventStream,
+}
+
+impl Stream for ResponseStream {
+    type Item = Result<pb::GenerateResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let event = Pin::new(&mut self.events).poll_next(context);
+        event.map(|event| event.map(|event| self.to_response(event)))
+    }
+}
+
+impl ResponseStream {
+    fn to_response(&self, event: Event) -> Result<pb::GenerateResponse, Status> {
+        use pb::generate_response::Event as PbEvent;
+        let event = match event {
+            Event::Started(started) => PbEvent::Started(pb::Started {
+                model: self.model.clone(),
+                seed: started.seed,
+                prompt_chars: started.num_prompt_tokens,
+            }),
+            Event::Chunk(chunk) => {
+                PbEvent::Chunk(pb::Chunk { text: chunk.text, n: chunk.num_chars, offset: chunk.offset })
+            }
+            Event::Finished(finished) => PbEvent::Finished(to_pb_finished(finished)),
+            Event::Failed(error) => return Err(Refusal::Stream(error).into()),
+        };
+        Ok(pb::GenerateResponse { request_id: self.request_id.clone(), event: Some(event) })
+    }
+}
+
+fn to_core(request: pb::GenerateRequest) -> GenerateRequest {
+    use pb::generate_request::Start;
+    let sampling = request.sampling.unwrap_or_default();
+    let stopping = request.stopping.unwrap_or_default();
+    let output = request.output.unwrap_or_default();
+    GenerateRequest {
+        prompt: match request.start {
+            Some(Start::Prompt(text)) => Prompt::Text(text),
+            Some(Start::PromptIds(pb::TokenIds { ids })) => Prompt::Ids(ids),
+            None => Prompt::Text(String::new()),
+        },
+        sampling: SamplingParams {
+            temperature: sampling.temperature,
+            top_k: sampling.top_k,
+            top_p: sampling.top_p,
+            min_p: sampling.min_p,
+            seed: sampling.seed,
+        },
+        stopping: Stopping {
+            max_tokens: stopping.max_tokens,
+            stop: stopping.stop,
+            include_stop: stopping.include_stop,
+        },
+        output: Output { chunk_chars: output.chunk_chars, max_chunk_delay_ms: output.max_chunk_delay_ms },
+    }
+}
+
+fn to_pb_finished(finished: Finished) -> pb::Finished {
+    let reason = match finished.reason {
+        FinishReason::Length => pb::FinishReason::Length,
+        FinishReason::Stop => pb::FinishReason::Stop,
+    };
+    let timing = finished.timing;
+    pb::Finished {
+        reason: reason.into(),
+        matched_stop: finished.matched_stop,
+        chars: finished.num_chars,
+        timing: Some(pb::Timing {
+            queue_us: timing.queue.as_micros() as u64,
+            first_char_us: timing.first_char.as_micros() as u64,
+            total_us: timing.total.as_micros() as u64,
+            steps: timing.num_steps,
+            mean_batch: timing.mean_batch,
+        }),
+    }
+}
+
+fn to_pb_model(info: &ModelInfo) -> pb::Model {
+    let unit = match info.vocab.unit() {
+        Unit::Char => pb::Unit::Char,
+        Unit::Byte => pb::Unit::Byte,
+    };
+    pb::Model {
+        name: info.name.clone(),
+        digest: info.digest.clone(),
+        cell: info.cell.clone(),
+        num_layers: info.num_layers,
+        hidden_size: info.hidden_size,
+        precision: info.precision.clone(),
+        state_bytes: info.state_bytes,
+        vocab: Some(pb::Vocab { unit: unit.into(), symbols: info.vocab.symbols().to_vec() }),
+        bpc: info.bpc,
+    }
+}

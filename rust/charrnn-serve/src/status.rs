@@ -1,0 +1,103 @@
+//! The one table from what went wrong to a gRPC status.
+
+use charrnn_core::engine::SubmitError;
+use charrnn_core::error::RequestError;
+use charrnn_core::event::StreamError;
+use charrnn_core::limits;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::error::GenerateError;
+
+/// A name that a client made up is shown escaped and no longer than this.
+const MAX_NAME_CHARS: usize = 64;
+
+/// Everything that ends a call without a Finished.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error(transparent)]
+    Request(RequestError),
+    #[error(transparent)]
+    Submit(SubmitError),
+    #[error(transparent)]
+    Stream(StreamError),
+    #[error("model \"{name}\" is not served here; this server has: {known}")]
+    UnknownModel { name: String, known: String },
+    #[error("model is empty, but this server has several: {known}; name one")]
+    NoModelNamed { known: String },
+}
+
+impl Refusal {
+    pub(crate) fn unknown_model(name: &str, known: String) -> Self {
+        let mut shown: String = name.chars().take(MAX_NAME_CHARS).flat_map(char::escape_default).collect();
+        if name.chars().nth(MAX_NAME_CHARS).is_some() {
+            shown.push_str("...");
+        }
+        Refusal::UnknownModel { name: shown, known }
+    }
+
+    /// The table. No arm catches all: a new error does not compile until it has a code.
+    fn code(&self) -> Code {
+        match self {
+            Refusal::Request(_) => Code::InvalidArgument,
+            Refusal::NoModelNamed { .. } => Code::InvalidArgument,
+            Refusal::UnknownModel { .. } => Code::NotFound,
+            Refusal::Submit(SubmitError::QueueFull { .. }) => Code::ResourceExhausted,
+            Refusal::Submit(SubmitError::Stopping) => Code::Unavailable,
+            Refusal::Stream(StreamError::Stopping) => Code::Unavailable,
+            Refusal::Stream(StreamError::Model(_)) => Code::Internal,
+            Refusal::Stream(StreamError::Stalled(_)) => Code::Aborted,
+        }
+    }
+}
+
+impl From<GenerateError> for Refusal {
+    fn from(error: GenerateError) -> Self {
+        match error {
+            GenerateError::Request(error) => Refusal::Request(error),
+            GenerateError::Submit(error) => Refusal::Submit(error),
+        }
+    }
+}
+
+/// The field of the request that an error is about.
+fn field(error: &RequestError) -> &'static str {
+    match error {
+        RequestError::OutOfRange { limit, .. } if [limits::NUM_STOP, limits::STOP_TOKENS].contains(limit) => {
+            "stop"
+        }
+        RequestError::OutOfRange { limit, .. } => limit.name,
+        RequestError::UnknownInPrompt(_) => "prompt",
+        RequestError::UnknownId { .. } => "prompt_ids",
+        RequestError::UnknownInStop { .. } => "stop",
+    }
+}
+
+impl From<Refusal> for Status {
+    /// INVALID_ARGUMENT names its field in a google.rpc.BadRequest too, for programs.
+    fn from(refusal: Refusal) -> Self {
+        let (code, message) = (refusal.code(), refusal.to_string());
+        match &refusal {
+            Refusal::Request(error) => {
+                let details = ErrorDetails::with_bad_request_violation(field(error), message.as_str());
+                Status::with_error_details(code, message, details)
+            }
+            _ => Status::new(code, message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_made_up_name_is_escaped_and_cut() {
+        let name = "\u{1b}[31m\n".to_owned() + &"é".repeat(200);
+        let status = Status::from(Refusal::unknown_model(&name, "shakespeare".to_owned()));
+        assert_eq!(status.code(), Code::NotFound);
+        assert!(status.message().starts_with("model \"\\u{1b}[31m\\n\\u{e9}"), "{}", status.message());
+        assert!(status.message().ends_with("...\" is not served here; this server has: shakespeare"));
+        assert!(status.message().is_ascii() && status.message().len() < 500);
+    }
+}

@@ -1,0 +1,192 @@
+//! A model of 15 lines behind a real server on a port of its own, and a client of it.
+
+use std::sync::{mpsc, Arc};
+use std::time::Duration;
+
+use charrnn_core::engine::EngineConfig;
+use charrnn_core::state::StateRows;
+use charrnn_core::vocab::{Unit, Vocab};
+use charrnn_core::{ModelSpec, StateTensor, StepError, StepModel};
+use charrnn_serve::pb::char_rnn_client::CharRnnClient;
+use charrnn_serve::pb::generate_request::Start;
+use charrnn_serve::pb::generate_response::Event;
+use charrnn_serve::pb::{Chunk, GenerateRequest, GenerateResponse, Sampling, Stopping};
+use charrnn_serve::{serve, Model, ModelInfo, ServeError};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Status, Streaming};
+
+pub(crate) const SYMBOLS: &str = "abcdefghijklmnopqrstuvwxyz";
+/// No wait in a test is meant to last; this one only ends a test that would hang.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// After each letter comes the next one, after `z` comes `a`. The state counts steps.
+pub(crate) struct FakeModel {
+    spec: ModelSpec,
+    logits: Vec<f32>,
+    /// A step waits here for a permit, until the sender is gone.
+    permits: Option<mpsc::Receiver<()>>,
+    /// A step that is fed this token fails.
+    poison: Option<u32>,
+}
+
+impl FakeModel {
+    pub(crate) fn new() -> Self {
+        let state = vec![StateTensor { name: "count".to_owned(), width: 1 }];
+        let spec = ModelSpec { vocab_size: SYMBOLS.len(), state };
+        FakeModel { spec, logits: Vec::new(), permits: None, poison: None }
+    }
+
+    /// One step for each message sent; free once the sender is dropped.
+    pub(crate) fn gated() -> (Self, mpsc::Sender<()>) {
+        let (permit, permits) = mpsc::channel();
+        (FakeModel { permits: Some(permits), ..FakeModel::new() }, permit)
+    }
+
+    pub(crate) fn poisoned_by(letter: char) -> Self {
+        FakeModel { poison: SYMBOLS.find(letter).map(|index| index as u32), ..FakeModel::new() }
+    }
+
+    pub(crate) fn into_model(self, name: &str, config: EngineConfig) -> Model {
+        Model::new(info(name), vec![Box::new(self)], config)
+    }
+}
+
+impl StepModel for FakeModel {
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn step(&mut self, tokens: &[u32], state: &mut StateRows) -> Result<&[f32], StepError> {
+        self.permits.take_if(|permits| permits.recv().is_err());
+        if tokens.iter().any(|&token| Some(token) == self.poison) {
+            return Err(StepError("poisoned".to_owned()));
+        }
+        let (current, next) = state.in_out(0);
+        next.iter_mut().zip(current).for_each(|(next, current)| *next = current + 1.0);
+        state.flip();
+        let size = SYMBOLS.len();
+        self.logits.clear();
+        self.logits.resize(tokens.len() * size, 0.0);
+        let rows = self.logits.chunks_exact_mut(size).zip(tokens);
+        rows.for_each(|(row, &token)| row[(token as usize + 1) % size] = 100.0);
+        Ok(&self.logits)
+    }
+}
+
+fn info(name: &str) -> ModelInfo {
+    let vocab = Vocab::new(Unit::Char, SYMBOLS.chars().map(u32::from).collect()).expect("distinct letters");
+    ModelInfo {
+        name: name.to_owned(),
+        digest: "d".repeat(64),
+        cell: "fake".to_owned(),
+        num_layers: 1,
+        hidden_size: 1,
+        precision: "fp32".to_owned(),
+        state_bytes: 4,
+        bpc: Some(2.5),
+        vocab: Arc::new(vocab),
+        start_token: 0,
+    }
+}
+
+/// A server that a test stops itself, or that ends with the test's runtime.
+pub(crate) struct TestServer {
+    pub(crate) address: String,
+    stop: oneshot::Sender<()>,
+    pub(crate) ended: JoinHandle<Result<(), ServeError>>,
+}
+
+impl TestServer {
+    pub(crate) async fn start(models: Vec<Model>, drain_timeout: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = format!("http://{}", listener.local_addr().expect("bound"));
+        let (stop, stopped) = oneshot::channel();
+        let ended = tokio::spawn(serve(listener, models, async { drop(stopped.await) }, drain_timeout));
+        TestServer { address, stop, ended }
+    }
+
+    /// One plain model named `fake`.
+    pub(crate) async fn of(model: FakeModel) -> (Self, Model) {
+        let model = model.into_model("fake", EngineConfig::default());
+        (Self::start(vec![model.clone()], PATIENCE).await, model)
+    }
+
+    pub(crate) async fn channel(&self) -> Channel {
+        // HTTP/2's own window: tonic's 2 MB would hold a whole text for a client that does not read.
+        let endpoint = Endpoint::from_shared(self.address.clone()).expect("an address");
+        endpoint.initial_stream_window_size(65_535).connect().await.expect("a server")
+    }
+
+    pub(crate) async fn client(&self) -> CharRnnClient<Channel> {
+        CharRnnClient::new(self.channel().await)
+    }
+
+    /// Tells the server to stop; its end is the result of the handle.
+    pub(crate) fn stop(self) -> JoinHandle<Result<(), ServeError>> {
+        self.stop.send(()).expect("still serving");
+        self.ended
+    }
+}
+
+/// The most likely letters after `prompt`.
+pub(crate) fn request(prompt: &str, max_tokens: u32) -> GenerateRequest {
+    GenerateRequest {
+        request_id: format!("after {prompt}"),
+        start: Some(Start::Prompt(prompt.to_owned())),
+        sampling: Some(Sampling { temperature: Some(0.0), ..Sampling::default() }),
+        stopping: Some(Stopping { max_tokens: Some(max_tokens), ..Stopping::default() }),
+        ..GenerateRequest::default()
+    }
+}
+
+/// `len` letters of the alphabet, round and round, from the one after `last`.
+pub(crate) fn letters_after(last: char, len: usize) -> String {
+    let start = SYMBOLS.find(last).expect("a letter") + 1;
+    SYMBOLS.chars().cycle().skip(start).take(len).collect()
+}
+
+/// Every response up to the end, and the status if that was an error.
+pub(crate) async fn read_all(
+    mut stream: Streaming<GenerateResponse>,
+) -> (Vec<GenerateResponse>, Option<Status>) {
+    let mut responses = Vec::new();
+    loop {
+        match tokio::time::timeout(PATIENCE, stream.message()).await.expect("a stream that goes on") {
+            Ok(Some(response)) => responses.push(response),
+            Ok(None) => return (responses, None),
+            Err(status) => return (responses, Some(status)),
+        }
+    }
+}
+
+/// The chunks among responses, which must join without a gap.
+pub(crate) fn chunks(responses: &[GenerateResponse]) -> Vec<Chunk> {
+    let mut offset = 0;
+    let chunks = responses.iter().filter_map(|response| match &response.event {
+        Some(Event::Chunk(chunk)) => Some(chunk.clone()),
+        _ => None,
+    });
+    let checked = chunks.inspect(|chunk| {
+        assert_eq!((chunk.offset, chunk.n as usize), (offset, chunk.text.chars().count()));
+        offset += u64::from(chunk.n);
+    });
+    checked.collect()
+}
+
+/// The text of responses.
+pub(crate) fn text(responses: &[GenerateResponse]) -> String {
+    chunks(responses).into_iter().map(|chunk| chunk.text).collect()
+}
+
+/// Waits, within reason, until `condition` holds.
+pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let polled = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, polled).await.is_ok(), "never came: {what}");
+}

@@ -1,0 +1,12 @@
+//! The server over real sockets, with a model that needs neither weights nor ONNX Runtime.
+
+mod cancel;
+mod failure;
+mod harness;
+mod health;
+mod overload;
+mod reflection;
+mod refusals;
+mod shutdown;
+mod slow_reader;
+mod streaming;

@@ -1,0 +1,40 @@
+//! A reader that does not read stalls nobody else and loses nothing; one that never reads is ended.
+
+use std::time::Duration;
+
+use crate::harness::{eventually, letters_after, read_all, request, text, FakeModel, TestServer, PATIENCE};
+use charrnn_core::engine::EngineConfig;
+use tonic::Code;
+
+/// More than the channel, HTTP/2's window and the sockets hold.
+const LONG: u32 = 400_000;
+
+#[tokio::test]
+async fn neighbours_go_on_and_the_text_is_whole_in_the_end() {
+    let (server, model) = TestServer::of(FakeModel::new()).await;
+    let slow = server.client().await.generate(request("a", LONG)).await.expect("accepted").into_inner();
+    let mut client = server.client().await;
+    for _ in 0..3 {
+        let stream = client.generate(request("m", 20_000)).await.expect("accepted").into_inner();
+        assert_eq!(text(&read_all(stream).await.0), letters_after('m', 20_000));
+    }
+    assert_eq!(model.num_running(), 1, "the slow stream is parked, not finished");
+    let (responses, status) = read_all(slow).await;
+    assert!(status.is_none(), "{status:?}");
+    assert_eq!(text(&responses), letters_after('a', LONG as usize));
+}
+
+#[tokio::test]
+async fn a_reader_stalled_for_too_long_is_told_so() {
+    let config = EngineConfig { stall_timeout: Duration::from_millis(50), ..EngineConfig::default() };
+    let model = FakeModel::new().into_model("fake", config);
+    let server = TestServer::start(vec![model.clone()], PATIENCE).await;
+    let stream = server.client().await.generate(request("a", LONG)).await.expect("accepted").into_inner();
+    eventually("it runs", || model.num_running() == 1).await;
+    eventually("it is ended", || model.num_running() == 0).await;
+    let (responses, status) = read_all(stream).await;
+    let status = status.expect("ended early");
+    assert_eq!(status.code(), Code::Aborted, "{status:?}");
+    let text = text(&responses);
+    assert_eq!(text, letters_after('a', text.len()));
+}

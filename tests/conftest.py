@@ -1,0 +1,45 @@
+"""Fixtures that several test folders share."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.servers import run_charrnn
+
+WORDS = "The quick brown fox jumps over a lazy dog, and the dog (who is not that lazy) sleeps on. Why? Nobody knows!"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [
+        name for name in os.environ if name.startswith("CHARRNN_") and name != "CHARRNN_WRITE_PROTO"
+    ]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of a two-layer LSTM with 16 units, trained for a moment on made-up sentences."""
+    folder = tmp_path_factory.mktemp("tiny")
+    corpus, run = folder / "corpus.txt", folder / "run"
+    rng = random.Random(1)
+    corpus.write_text("\n".join(" ".join(rng.choices(WORDS.split(), k=12)) for _ in range(400)) + "\n")
+    shape = ["--num-layers", "2", "--hidden-size", "16", "--batch-size", "8", "--bptt", "32"]
+    done = run_charrnn(
+        "train", corpus, "--out", run, *shape, "--max-steps", "60", "--seed", "1", "--device", "cpu"
+    )
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_run: Path) -> Path:
+    """The bundle of ``tiny_run``, fp32 and int8."""
+    bundle = tiny_run.parent / "tiny"
+    done = run_charrnn("export", tiny_run, "--out", bundle)
+    assert done.returncode == 0, done.stderr
+    return bundle

@@ -1,0 +1,36 @@
+"""Running the command line and servers for tests, as a user would: real processes, real sockets, port 0."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+COMMAND = [sys.executable, "-m", "charrnn"]
+
+
+def run_charrnn(*arguments: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """``charrnn ARGUMENTS`` as a child process; never raises for its exit code."""
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+@contextlib.contextmanager
+def running_server(*arguments: str | Path) -> Iterator[str]:
+    """The address of ``charrnn serve ARGUMENTS`` on a free port; stopped by SIGTERM, and its exit code checked."""
+    command = [*COMMAND, "serve", *map(str, arguments), "--listen", "127.0.0.1:0", "--drain-timeout", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            ready = next((line for line in process.stderr if "127.0.0.1:" in line), "")
+            match = re.search(r"127\.0\.0\.1:\d+", ready)
+            assert match, "the server ended without a ready line"
+            yield match.group()
+        finally:
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(timeout=30)
+    assert code == 0, f"the server exited with {code}"
