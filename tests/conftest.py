@@ -10,7 +10,7 @@ import pytest
 
 from tests.servers import run_charrnn
 
-WORDS = "The quick brown fox jumps over a lazy dog, and the dog (who is not that lazy) sleeps on. Why? Nobody knows!"
+WORDS = "The quick brown fox jumps over a lazy dog, and the dog (who is not so lazy) sleeps. Why? Who knows!"
 
 
 @pytest.fixture(autouse=True)

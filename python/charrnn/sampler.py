@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 from charrnn._native import SampleOutput, Sampler, SamplingParams
+from charrnn.errors import RequestError
 
 __all__ = ["SampleOutput", "Sampler", "SamplingFields", "SamplingParams", "resolve"]
 
@@ -33,8 +34,9 @@ def resolve(params: SamplingParams | None, given: SamplingFields) -> SamplingPar
         TypeError: both were given, or an unknown keyword.
         RequestError: a value out of its limits.
     """
-    if params is None:
-        return SamplingParams(**given)
-    if given:
+    if params is not None and given:
         raise TypeError(f"give either params or {', '.join(given)}, not both")
-    return params
+    try:
+        return params or SamplingParams(**given)
+    except OverflowError as error:  # an integer that no field of the core holds
+        raise RequestError(f"a sampling parameter is too large or negative: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Literal
 
 import click
 
@@ -53,7 +54,7 @@ def export(
     out: str,
     precisions: tuple[str, ...],
     name: str | None,
-    which: str,
+    which: Literal["best", "last"],
     force: bool,
     corpus_license: str | None,
     max_logit_difference: float,

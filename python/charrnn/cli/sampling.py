@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from charrnn.cli.output import JsonLines, PlainText
-from charrnn.sampler import SamplingFields, SamplingParams
+from charrnn.sampler import SamplingFields, resolve
 from charrnn.stream import Stream
 
 DEFAULT_MAX_TOKENS = 500
@@ -97,7 +97,7 @@ def parse_text_options(options: dict[str, Any]) -> TextOptions:
         raise click.UsageError("give either --prompt or --prompt-file, not both")
     names = SamplingFields.__annotations__
     sampling = SamplingFields(**{name: options[name] for name in names})  # type: ignore[typeddict-item]
-    SamplingParams(**sampling)
+    resolve(None, sampling)
     return TextOptions(
         prompt=_read(file) if file is not None else prompt or "",
         sampling=sampling,

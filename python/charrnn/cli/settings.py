@@ -48,7 +48,7 @@ def _config_option() -> click.Option:
 def _apply(context: click.Context, option: click.Parameter, path: str | None) -> None:
     if path is None:
         return
-    name = context.info_name or ""
+    name = context.command.name or ""
     table = _read(path).get(name, {})
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: {name!r} must be a table: [{name}]")

@@ -19,7 +19,7 @@ MAX_STREAMS = 64
 # streams.
 MIN_STREAM_LENGTH = 256
 # Enough to tell 0.001 bits per character apart between precisions, and seconds even for a large model.
-MAX_CHARACTERS = 2**18
+MAX_TOKENS = 2**18
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,17 @@ class Streams:
     targets: Tokens  # (B, T)
 
     @property
-    def num_characters(self) -> int:
+    def num_tokens(self) -> int:
         """Predictions made: B * T."""
         return int(self.targets.size)
 
 
 def cut(tokens: npt.NDArray[np.integer[Any]]) -> Streams | None:
-    """Cut the first ``MAX_CHARACTERS`` of a text; None if it has fewer than two characters.
+    """Cut the first ``MAX_TOKENS`` of a text; None if it has fewer than two characters.
 
     A remainder of fewer than B characters at the end is left out.
     """
-    text = np.asarray(tokens[: MAX_CHARACTERS + 1], dtype=np.int64)
+    text = np.asarray(tokens[: MAX_TOKENS + 1], dtype=np.int64)
     num_predictions = len(text) - 1
     if num_predictions < 1:
         return None
@@ -57,7 +57,7 @@ def bits_per_character(model: Stepper, streams: Streams) -> float:
     total = 0.0
     for logits, targets in zip(model(streams.inputs), streams.targets.T, strict=True):
         total += _surprise(logits, rows, targets)
-    return total / streams.num_characters / float(np.log(2))
+    return total / streams.num_tokens / float(np.log(2))
 
 
 def _surprise(logits: Logits, rows: Tokens, targets: Tokens) -> float:

@@ -49,9 +49,10 @@ def _summary(source: TrainedModel) -> str:
     entry = f"an embedding of {shape.embedding_dim}" if shape.embedding_dim else "1-of-k inputs"
     units = "characters" if source.unit == "char" else "bytes"
     layers = "layer" if shape.num_layers == 1 else "layers"
+    size = f"{shape.num_layers} {layers} and {shape.hidden_size} hidden units"
     return (
-        f"A character-level {_CELL_NAMES[shape.cell]} of {shape.num_layers} {layers} and {shape.hidden_size} hidden units\n"
-        f"with {entry}, over {len(source.symbols)} {units}. Made with charrnn."
+        f"A character-level {_CELL_NAMES[shape.cell]} of {size} with\n"
+        f"{entry}, over {len(source.symbols)} {units}. Made with charrnn."
     )
 
 
@@ -98,13 +99,13 @@ def _file(entry: PrecisionReport) -> str:
 
 def _how_judged(report: ExportReport) -> str:
     judged = (
-        "Logit differences are from the torch model, over 200 steps of random tokens in batches of 1, 2, 7 and\n"
-        "64; rows were bit-identical in all of them. "
+        "Logit differences are from the torch model, over 200 steps of random tokens in batches of 1, 2, 7\n"
+        "and 64; rows were bit-identical in all of them. "
     )
     if report.torch_bpc is None:
         return judged + "The run has no validation part, so bits per character were not measured."
     return judged + (
-        f"Bits per character are over {report.num_characters:,} characters of the validation part\n"
+        f"Bits per character are over {report.num_tokens:,} tokens of the validation part\n"
         f"in parallel streams; torch has {report.torch_bpc:.4f} there."
     )
 
@@ -116,7 +117,8 @@ def _serving(folder_name: str) -> str:
         'charrnn generate --server 127.0.0.1:50051 --prompt "The "\n'
         "```\n\n"
         "`step(token, state) -> (logits, state)`: inputs `token` int64 (B,) and the state tensors float32,\n"
-        "outputs `logits` (B, V) and each state tensor's successor `<name>_out`. The vocabulary is in `manifest.json`."
+        "outputs `logits` (B, V) and each state tensor's successor `<name>_out`. The vocabulary is in\n"
+        "`manifest.json`."
     )
 
 

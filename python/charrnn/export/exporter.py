@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from charrnn.errors import ConfigError
 from charrnn.export.arithmetic import PRECISIONS
@@ -24,7 +25,7 @@ from charrnn.export.report import ExportReport
 from charrnn.export.source import TrainedModel, read_run
 from charrnn.export.weights import StepWeights
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def export(
     out: str | os.PathLike[str],
     precisions: Sequence[str] = PRECISIONS,
     *,
-    which: str = "best",
+    which: Literal["best", "last"] = "best",
     options: ExportOptions | None = None,
 ) -> ExportReport:
     """Export the ``"best"`` or ``"last"`` checkpoint of a run as a bundle folder ``out``.
@@ -73,10 +74,10 @@ def export_model(
     graphs = {precision: build_step_graph(weights, precision).SerializeToString() for precision in wanted}
     judge = Judge(source, options.tolerances)
     reports = tuple(judge.judge(precision, graph) for precision, graph in graphs.items())
-    report = ExportReport(str(target), name, "", judge.torch_bpc, judge.num_characters, reports)
+    report = ExportReport(str(target), name, "", judge.torch_bpc, judge.num_tokens, reports)
     files = {FILE_NAMES[precision]: graph for precision, graph in graphs.items()}
     files["README.md"] = model_card(source, report, options.corpus_license, target.name).encode()
-    manifest = manifest_bytes(name, source, weights, reports, files)
+    manifest = manifest_bytes(source, weights, report, files)
     write_folder(target, {MANIFEST: manifest, **files}, replace=options.force)
     return report.with_digest(hashlib.sha256(manifest).hexdigest())
 
@@ -109,13 +110,7 @@ def _wanted(precisions: Sequence[str]) -> list[str]:
 
 def _name(given: str | None, target: Path) -> str:
     """The given name, or the folder's with every character that a name may not have replaced."""
-    name = (
-        given
-        if given is not None
-        else re.sub(r"[^A-Za-z0-9._-]+", "-", target.resolve().name).lstrip("._-")[:64]
-    )
+    name = given if given is not None else re.sub(r"[^A-Za-z0-9._-]+", "-", target.resolve().name)[:128]
     if not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"name {name!r} is not 1 to 64 letters, digits, dots, dashes; choose one with --name"
-        )
+        raise ConfigError(f"name {name!r} is not 1 to 128 of A-Z a-z 0-9 . _ -; choose another with --name")
     return name

@@ -38,7 +38,7 @@ class Judge:
         self._vocab_size = len(source.symbols)
         self._model = torch_stepper(source.model)
         self._streams = bpc.cut(source.validation)
-        self.num_characters = self._streams.num_characters if self._streams else 0
+        self.num_tokens = self._streams.num_tokens if self._streams else 0
         self.torch_bpc = self._bpc(self._model)
 
     def judge(self, precision: str, graph: bytes) -> PrecisionReport:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from charrnn.export.report import PrecisionReport
+from charrnn.export.report import ExportReport, PrecisionReport
 from charrnn.export.source import TrainedModel
 from charrnn.export.weights import StepWeights
 
@@ -21,17 +21,13 @@ FILE_NAMES = {"fp32": "step.onnx", "int8": "step.int8.onnx"}
 
 
 def manifest_bytes(
-    name: str,
-    source: TrainedModel,
-    weights: StepWeights,
-    precisions: Sequence[PrecisionReport],
-    files: Mapping[str, bytes],
+    source: TrainedModel, weights: StepWeights, report: ExportReport, files: Mapping[str, bytes]
 ) -> bytes:
     """The manifest as JSON, one line a top-level key; ``files`` are all others of the bundle."""
     manifest = {
         "format": FORMAT,
         "version": VERSION,
-        "name": name,
+        "name": report.name,
         "cell": weights.cell,
         "num_layers": len(weights.layers),
         "hidden_size": weights.hidden_size,
@@ -39,20 +35,24 @@ def manifest_bytes(
         "vocab": {"unit": source.unit, "symbols": list(source.symbols)},
         "start_token": source.start_token,
         "state": [{"name": state, "width": weights.hidden_size} for state in weights.state_names],
-        "precisions": {report.precision: _precision(report) for report in precisions},
+        "precisions": {entry.precision: _precision(entry) for entry in report.precisions},
         "files": {path: _file(content) for path, content in files.items()},
-        "training": dict(source.training),
+        "training": {**source.training, "judged_on": _judged_on(report)},
     }
     lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in manifest.items()]
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
-def _precision(report: PrecisionReport) -> dict[str, Any]:
+def _precision(entry: PrecisionReport) -> dict[str, Any]:
     return {
-        "path": report.file,
-        "bpc": report.bpc,
-        "max_abs_logit_difference": report.max_abs_logit_difference,
+        "path": entry.file,
+        "bpc": entry.bpc,
+        "max_abs_logit_difference": entry.max_abs_logit_difference,
     }
+
+
+def _judged_on(report: ExportReport) -> dict[str, Any]:
+    return {"part": "validation", "num_tokens": report.num_tokens, "torch_bpc": report.torch_bpc}
 
 
 def _file(content: bytes) -> dict[str, Any]:

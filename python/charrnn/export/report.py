@@ -33,13 +33,13 @@ class PrecisionReport:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """A written bundle. ``torch_bpc`` is over the ``num_characters`` all precisions were judged on."""
+    """A written bundle. ``torch_bpc`` is over the ``num_tokens`` all precisions were judged on."""
 
     bundle: str
     name: str
     digest: str
     torch_bpc: float | None
-    num_characters: int
+    num_tokens: int
     precisions: tuple[PrecisionReport, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class ExportReport:
         """One line a precision and one for where it all stands, for people."""
         judged = "bits per character skipped: the run has no validation part"
         if self.torch_bpc is not None:
-            judged = f"torch: {self.torch_bpc:.4f} bits/char on {self.num_characters:,} validation characters"
+            judged = f"torch: {self.torch_bpc:.4f} bits/char on {self.num_tokens:,} validation tokens"
         return [
             *(precision.line() for precision in self.precisions),
             judged,

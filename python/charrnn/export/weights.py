@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from charrnn.errors import CheckpointError
 from charrnn.training.model import CharRNN
@@ -63,7 +63,7 @@ class StepWeights:
         return cls.from_state_dict(model.state_dict(), model.shape.cell, model.shape.num_layers)
 
     @classmethod
-    def from_state_dict(cls, tensors: Mapping[str, Any], cell: str, num_layers: int) -> StepWeights:
+    def from_state_dict(cls, tensors: Mapping[str, torch.Tensor], cell: str, num_layers: int) -> StepWeights:
         """Take the weights out of a ``CharRNN.state_dict()``.
 
         Raises:
@@ -84,11 +84,8 @@ class StepWeights:
         )
 
 
-def _array(name: str, tensor: Any) -> Array:
-    """A float32 copy; torch tensors pass through ``float()`` because numpy has no bfloat16."""
-    if hasattr(tensor, "detach"):
-        tensor = tensor.detach().cpu().float()
-    array = np.array(tensor, dtype=np.float32)
+def _array(name: str, tensor: torch.Tensor) -> Array:
+    array = np.array(tensor.detach().cpu().float().numpy())  # float(): numpy has no bfloat16
     if bad := np.argwhere(~np.isfinite(array)).tolist():
         raise CheckpointError(
             f"weight {name} is not finite in {len(bad)} of {array.size} places, first at {bad[0]}; "

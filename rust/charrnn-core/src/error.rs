@@ -105,13 +105,20 @@ mod tests {
     #[test]
     fn messages_name_field_value_limit_and_remedy() {
         let error = RequestError::OutOfRange { limit: limits::TOP_P, value: 1.5 };
-        let expected = "top_p is 1.5; it must be 0 to 1 (keep the smallest set whose mass reaches p; 1 is off)";
+        let expected =
+            "top_p is 1.5; it must be 0 to 1 (keep the smallest set whose mass reaches p; 1 is off)";
         assert_eq!(error.to_string(), expected);
         let error = RequestError::OutOfRange { limit: limits::TEMPERATURE, value: -1.0 };
-        assert!(error.to_string().starts_with("temperature is -1; it must be at least 0 (0 takes"), "{error}");
+        assert!(
+            error.to_string().starts_with("temperature is -1; it must be at least 0 (0 takes"),
+            "{error}"
+        );
         let unknown = UnknownSymbol { symbol: 0x1b, position: 3, unit: Unit::Char };
         let error = RequestError::UnknownInPrompt(unknown);
-        assert!(error.to_string().starts_with("prompt: character '\\u{1b}' (U+001B) at position 3"), "{error}");
+        assert!(
+            error.to_string().starts_with("prompt: character '\\u{1b}' (U+001B) at position 3"),
+            "{error}"
+        );
         assert_eq!(describe(7, Unit::Byte), "byte 0x07");
     }
 }

@@ -62,7 +62,7 @@ impl Limit {
     }
 
     /// Refuses a value outside the range.
-    pub(crate) fn check(&self, value: f64) -> Result<(), RequestError> {
+    pub fn check(&self, value: f64) -> Result<(), RequestError> {
         match (self.min..=self.max).contains(&value) {
             true => Ok(()),
             false => Err(RequestError::OutOfRange { limit: *self, value }),

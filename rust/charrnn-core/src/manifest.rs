@@ -106,7 +106,10 @@ impl Bundle {
     /// `int8` where the bundle has it: faster, and as good to within a hundredth of a bit.
     pub fn default_precision(&self) -> &str {
         let first = self.manifest.precisions.keys().next().map_or("", String::as_str);
-        ["int8", "fp32"].into_iter().find(|name| self.manifest.precisions.contains_key(*name)).unwrap_or(first)
+        ["int8", "fp32"]
+            .into_iter()
+            .find(|name| self.manifest.precisions.contains_key(*name))
+            .unwrap_or(first)
     }
 
     /// The bytes of a precision's step graph, whose sha256 has been checked: what was checked is what gets loaded.
@@ -143,11 +146,9 @@ impl Bundle {
 }
 
 fn read_manifest(path: &Path) -> Result<String, BundleError> {
-    let read = || {
-        match fs::metadata(path)?.len() {
-            size if size <= MAX_MANIFEST_BYTES => fs::read_to_string(path),
-            size => Err(std::io::Error::other(format!("{size} bytes, the limit is {MAX_MANIFEST_BYTES}"))),
-        }
+    let read = || match fs::metadata(path)?.len() {
+        size if size <= MAX_MANIFEST_BYTES => fs::read_to_string(path),
+        size => Err(std::io::Error::other(format!("{size} bytes, the limit is {MAX_MANIFEST_BYTES}"))),
     };
     read().map_err(|source| BundleError::Read { path: path.to_owned(), source })
 }
@@ -168,7 +169,10 @@ impl Manifest {
         self.check_name()?;
         if self.start_token as usize >= self.vocab.symbols.len() {
             let size = self.vocab.symbols.len();
-            return Err(format!("start_token {} is not below the vocabulary's size {size}", self.start_token));
+            return Err(format!(
+                "start_token {} is not below the vocabulary's size {size}",
+                self.start_token
+            ));
         }
         self.check_state()?;
         self.check_files()

@@ -190,7 +190,8 @@ impl GenerateRequest {
     pub fn validate(self, vocab: &Vocab, start_token: u32) -> Result<ValidRequest, RequestError> {
         let max_tokens = self.stopping.validate()?;
         let delay_ms = self.output.max_chunk_delay_ms;
-        let max_chunk_delay = delay_ms.map(|ms| limits::MAX_CHUNK_DELAY_MS.resolve_u32(Some(ms))).transpose()?;
+        let max_chunk_delay =
+            delay_ms.map(|ms| limits::MAX_CHUNK_DELAY_MS.resolve_u32(Some(ms))).transpose()?;
         let mut prompt_tokens = self.prompt.encode(vocab)?;
         let num_prompt_tokens = prompt_tokens.len() as u32;
         if prompt_tokens.is_empty() {

@@ -13,6 +13,6 @@ pub(crate) fn open_bundle(py: Python<'_>, path: PathBuf) -> PyResult<(String, St
     py.detach(|| {
         let bundle = Bundle::open(&path).or_raise()?;
         bundle.verify_all().or_raise()?;
-        Ok((bundle.manifest_json().to_owned(), bundle.digest().to_owned()))
+        Ok((bundle.manifest_json().to_owned(), bundle.digest))
     })
 }

@@ -2,8 +2,8 @@
 
 use std::fmt::Display;
 
-use charrnn_core::error::{BundleError, RequestError};
 use charrnn_core::engine::SubmitError;
+use charrnn_core::error::{BundleError, RequestError};
 use charrnn_core::vocab::{UnknownSymbol, VocabError};
 use charrnn_serve::{GenerateError, ServeError};
 use pyo3::prelude::*;

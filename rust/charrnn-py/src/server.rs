@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -36,8 +37,8 @@ pub(crate) fn serve(
     on_ready: Py<PyAny>,
 ) -> PyResult<()> {
     let seconds = |_| format!("drain_timeout_s is {drain_timeout_s}; it must be 0 or more seconds");
-    let drain_timeout =
-        Duration::try_from_secs_f64(drain_timeout_s).map_err(|error| raise("RequestError", seconds(error)))?;
+    let drain_timeout = Duration::try_from_secs_f64(drain_timeout_s)
+        .map_err(|error| raise("RequestError", seconds(error)))?;
     let (engine, workers) = (engine_config(max_streams, max_queue)?, Some(num_workers(workers)?));
     let options =
         ServeOptions { bundles, dylib: onnxruntime, listen, workers, precision, engine, drain_timeout };
@@ -46,7 +47,7 @@ pub(crate) fn serve(
 }
 
 /// Runs the server on a thread of its own: Python's main thread has to stay free for signals.
-fn start(options: ServeOptions) -> (oneshot::Sender<()>, Receiver<Notice>) {
+fn start(options: ServeOptions) -> (oneshot::Sender<()>, Mutex<Receiver<Notice>>) {
     let (stop, stopped) = oneshot::channel();
     let (sender, notices) = channel();
     thread::spawn(move || {
@@ -54,21 +55,24 @@ fn start(options: ServeOptions) -> (oneshot::Sender<()>, Receiver<Notice>) {
         let ended = run_server(&options, ready, stopped);
         drop(sender.send(Notice::Ended(ended)));
     });
-    (stop, notices)
+    (stop, Mutex::new(notices))
 }
 
 fn watch(
     py: Python<'_>,
     stop: oneshot::Sender<()>,
-    notices: &Receiver<Notice>,
+    notices: &Mutex<Receiver<Notice>>,
     on_ready: &Py<PyAny>,
 ) -> PyResult<()> {
     let mut stop = Some(stop);
+    let wait = || notices.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(SIGNAL_POLL);
     loop {
-        match py.detach(|| notices.recv_timeout(SIGNAL_POLL)) {
+        match py.detach(wait) {
             Ok(Notice::Ready(address)) => drop(on_ready.call1(py, (address.to_string(),))?),
             Ok(Notice::Ended(result)) => return result.or_raise(),
-            Err(RecvTimeoutError::Disconnected) => return Err(raise("ServerError", "the server's thread died")),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(raise("ServerError", "the server's thread died"))
+            }
             Err(RecvTimeoutError::Timeout) => {}
         }
         if let Err(signal) = py.check_signals() {

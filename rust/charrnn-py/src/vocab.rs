@@ -35,7 +35,10 @@ impl Vocab {
         let size = self.0.size();
         if let Some(position) = token_ids.iter().position(|&id| id as usize >= size) {
             let id = token_ids[position];
-            return Err(raise("RequestError", format!("token id {id} at position {position} is not below {size}")));
+            return Err(raise(
+                "RequestError",
+                format!("token id {id} at position {position} is not below {size}"),
+            ));
         }
         Ok(py.detach(|| self.0.decode(&token_ids)))
     }

@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn every_path_gives_the_same_bits() {
-        let logits: Vec<f32> = (0..1000_u16).map(|i| f32::from(i).sin() * 30.0).chain([f32::NEG_INFINITY]).collect();
+        let logits: Vec<f32> =
+            (0..1000_u16).map(|i| f32::from(i).sin() * 30.0).chain([f32::NEG_INFINITY]).collect();
         for temperature in [1e-300, 0.1, 0.7, 1.0, 3.3, f64::INFINITY] {
             let mut expected = vec![0; logits.len()];
             let best = Path::Scalar.check(&logits);

@@ -1,14 +1,15 @@
 //! What the model gives without engine, sampler or network: full batches stepped in bare loops.
 
 use std::sync::Barrier;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::Duration;
 
 use charrnn_core::manifest::Bundle;
 use charrnn_core::state::StateRows;
 use charrnn_core::StepModel;
 use charrnn_serve::{OrtModel, OrtRuntime};
 
+use crate::cpu::{Stopwatch, Yield};
 use crate::options::Options;
 use crate::Result;
 
@@ -32,32 +33,31 @@ impl Ceiling {
         self.0.len()
     }
 
-    /// Characters a second, all workers together.
-    pub(crate) fn measure(&mut self, window: Duration) -> Result<f64> {
+    /// All workers at once, each on its thread.
+    pub(crate) fn measure(&mut self, window: Duration) -> Result<Yield> {
         let start = Barrier::new(self.0.len());
-        let rates = thread::scope(|scope| {
-            let start = &start;
-            let threads: Vec<_> =
-                self.0.iter_mut().map(|model| scope.spawn(move || step_loop(model, start, window))).collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().map_err(|_| "a loop panicked")?)
-                .collect::<Result<Vec<_>>>()
+        let stopwatch = Stopwatch::start();
+        let num_chars = thread::scope(|scope| {
+            let (start, stopwatch) = (&start, &stopwatch);
+            let spawn = |model| scope.spawn(move || step_loop(model, start, stopwatch, window));
+            let threads: Vec<_> = self.0.iter_mut().map(spawn).collect();
+            let join =
+                |thread: ScopedJoinHandle<'_, Result<u64>>| thread.join().map_err(|_| "a loop panicked")?;
+            threads.into_iter().map(join).sum::<Result<u64>>()
         })?;
-        Ok(rates.into_iter().sum())
+        Ok(stopwatch.stop(num_chars))
     }
 }
 
-fn step_loop(model: &mut OrtModel, start: &Barrier, window: Duration) -> Result<f64> {
+fn step_loop(model: &mut OrtModel, start: &Barrier, stopwatch: &Stopwatch, window: Duration) -> Result<u64> {
     let mut state = StateRows::new(model.spec(), BATCH);
     (0..BATCH).for_each(|_| state.push_zero());
     let tokens: Vec<u32> = (0..BATCH).map(|row| (row % model.spec().vocab_size) as u32).collect();
-    model.step(&tokens, &mut state)?;
     start.wait();
-    let (began, mut num_chars) = (Instant::now(), 0);
-    while began.elapsed() < window {
+    let mut num_chars = 0;
+    while stopwatch.elapsed() < window {
         model.step(&tokens, &mut state)?;
-        num_chars += BATCH;
+        num_chars += BATCH as u64;
     }
-    Ok(num_chars as f64 / began.elapsed().as_secs_f64())
+    Ok(num_chars)
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use charrnn_serve::pb::char_rnn_client::CharRnnClient;
 use charrnn_serve::pb::generate_response::Event;
@@ -12,6 +12,7 @@ use charrnn_serve::pb::{GenerateRequest, Stopping};
 use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::cpu::{Stopwatch, Yield};
 use crate::Result;
 
 /// Long enough that starting a text costs nothing beside it.
@@ -19,8 +20,8 @@ const MAX_TOKENS: u32 = 4096;
 /// Until every slot is taken and chunks flow.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// Characters a second received by `num_streams` streams; a finished one is replaced at once.
-pub(crate) fn measure(address: SocketAddr, num_streams: usize, window: Duration) -> Result<f64> {
+/// What is received by `num_streams` streams; a finished one is replaced at once.
+pub(crate) fn measure(address: SocketAddr, num_streams: usize, window: Duration) -> Result<Yield> {
     let client = thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(receive(address, num_streams, window))
@@ -28,7 +29,7 @@ pub(crate) fn measure(address: SocketAddr, num_streams: usize, window: Duration)
     client.join().map_err(|_| "the client panicked")?
 }
 
-async fn receive(address: SocketAddr, num_streams: usize, window: Duration) -> Result<f64> {
+async fn receive(address: SocketAddr, num_streams: usize, window: Duration) -> Result<Yield> {
     let channel = Endpoint::from_shared(format!("http://{address}"))?.connect().await?;
     let num_chars = Arc::new(AtomicU64::new(0));
     let mut streams = JoinSet::new();
@@ -41,15 +42,15 @@ async fn receive(address: SocketAddr, num_streams: usize, window: Duration) -> R
             Err(error) => Err(error),
             Ok(never) => match never {},
         },
-        rate = rate(&num_chars, window) => Ok(rate),
+        received = count(&num_chars, window) => Ok(received),
     }
 }
 
-async fn rate(num_chars: &AtomicU64, window: Duration) -> f64 {
+async fn count(num_chars: &AtomicU64, window: Duration) -> Yield {
     tokio::time::sleep(WARM_UP).await;
-    let (began, before) = (Instant::now(), num_chars.load(Relaxed));
+    let (stopwatch, before) = (Stopwatch::start(), num_chars.load(Relaxed));
     tokio::time::sleep(window).await;
-    (num_chars.load(Relaxed) - before) as f64 / began.elapsed().as_secs_f64()
+    stopwatch.stop(num_chars.load(Relaxed) - before)
 }
 
 async fn stream(

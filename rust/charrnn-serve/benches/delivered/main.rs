@@ -4,10 +4,14 @@
 //!
 //! ```sh
 //! cargo bench -p charrnn-serve --bench delivered -- --bundle DIR --onnxruntime LIB
+//!     [--precision int8] [--streams 1,16,64,256] [--seconds 3] [--repeats 3] [--workers N]
 //! ```
+//!
+//! Beside the rates stands the processor time of a character, which a busy machine disturbs less.
 
 mod ceiling;
 mod client;
+mod cpu;
 mod options;
 mod report;
 
@@ -45,9 +49,8 @@ fn run(options: &Options) -> Result<()> {
             for &num_streams in &options.streams {
                 let ceiling = ceiling.measure(options.seconds)?;
                 let delivered = client::measure(address, num_streams, options.seconds)?;
-                eprintln!(
-                    "round {round}: {num_streams} streams, {delivered:.0} of {ceiling:.0} characters/s"
-                );
+                let (of, got) = (ceiling.per_second(), delivered.per_second());
+                eprintln!("round {round}: {num_streams} streams, {got:.0} of {of:.0} characters/s");
                 report.add(num_streams, ceiling, delivered);
             }
         }

@@ -3,19 +3,29 @@
 use serde_json::json;
 
 use crate::ceiling::BATCH;
+use crate::cpu::Yield;
 use crate::options::Options;
 
 /// The rounds at one number of streams.
 struct Row {
     num_streams: usize,
-    ceilings: Vec<f64>,
-    delivered: Vec<f64>,
+    ceilings: Vec<Yield>,
+    delivered: Vec<Yield>,
 }
 
 impl Row {
     /// Each round's own: the machine's moods hit both halves of a round alike.
     fn ratio(&self) -> f64 {
-        median(self.delivered.iter().zip(&self.ceilings).map(|(delivered, ceiling)| delivered / ceiling))
+        let rounds = self.delivered.iter().zip(&self.ceilings);
+        median(rounds.map(|(delivered, ceiling)| delivered.per_second() / ceiling.per_second()))
+    }
+
+    fn per_second(&self) -> f64 {
+        median(self.delivered.iter().map(Yield::per_second))
+    }
+
+    fn cpu_us(&self) -> f64 {
+        median(self.delivered.iter().map(Yield::cpu_us))
     }
 }
 
@@ -35,7 +45,7 @@ impl Report {
         Report { bundle, precision, num_workers, rows: options.streams.iter().map(row).collect() }
     }
 
-    pub(crate) fn add(&mut self, num_streams: usize, ceiling: f64, delivered: f64) {
+    pub(crate) fn add(&mut self, num_streams: usize, ceiling: Yield, delivered: Yield) {
         if let Some(row) = self.rows.iter_mut().find(|row| row.num_streams == num_streams) {
             row.ceilings.push(ceiling);
             row.delivered.push(delivered);
@@ -43,25 +53,35 @@ impl Report {
     }
 
     pub(crate) fn print(&self) {
-        let ceiling = median(self.rows.iter().flat_map(|row| row.ceilings.iter().copied()));
-        let thread_us = self.num_workers as f64 * 1e6 / ceiling;
+        let (per_second, cpu_us) = self.ceiling();
         println!("bundle   {} ({} precision)", self.bundle, self.precision);
         println!("workers  {}", self.num_workers);
-        println!("ceiling  {ceiling:.0} characters/s at batch {BATCH}: {thread_us:.2} thread-us a character");
-        println!("{:>8}  {:>12}  {:>17}", "streams", "delivered/s", "delivered/ceiling");
+        println!("ceiling  {per_second:.0} characters/s at batch {BATCH}, {cpu_us:.2} cpu-us a character");
+        println!(
+            "{:>8}  {:>12}  {:>17}  {:>11}",
+            "streams", "delivered/s", "delivered/ceiling", "cpu-us/char"
+        );
         for row in &self.rows {
-            let delivered = median(row.delivered.iter().copied());
-            println!("{:>8}  {:>12.0}  {:>17.2}", row.num_streams, delivered, row.ratio());
+            let (streams, ratio) = (row.num_streams, row.ratio());
+            println!("{streams:>8}  {:>12.0}  {ratio:>17.2}  {:>11.2}", row.per_second(), row.cpu_us());
         }
-        println!("{}", self.json(ceiling, thread_us));
+        println!("{}", self.json());
     }
 
-    fn json(&self, ceiling: f64, thread_us: f64) -> serde_json::Value {
+    /// Characters a second and processor microseconds a character, over all rounds.
+    fn ceiling(&self) -> (f64, f64) {
+        let ceilings = || self.rows.iter().flat_map(|row| &row.ceilings);
+        (median(ceilings().map(Yield::per_second)), median(ceilings().map(Yield::cpu_us)))
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let (per_second, cpu_us) = self.ceiling();
         let rows = self.rows.iter().map(|row| {
             json!({
                 "streams": row.num_streams,
-                "chars_per_s": median(row.delivered.iter().copied()),
+                "chars_per_s": row.per_second(),
                 "ratio": row.ratio(),
+                "cpu_us_per_char": row.cpu_us(),
             })
         });
         json!({
@@ -69,9 +89,7 @@ impl Report {
             "bundle": self.bundle,
             "precision": self.precision,
             "workers": self.num_workers,
-            "ceiling_batch": BATCH,
-            "ceiling_chars_per_s": ceiling,
-            "ceiling_thread_us_per_char": thread_us,
+            "ceiling": { "batch": BATCH, "chars_per_s": per_second, "cpu_us_per_char": cpu_us },
             "delivered": rows.collect::<Vec<_>>(),
         })
     }

@@ -154,7 +154,7 @@ pub(crate) async fn read_all(
 ) -> (Vec<GenerateResponse>, Option<Status>) {
     let mut responses = Vec::new();
     loop {
-        match tokio::time::timeout(PATIENCE, stream.message()).await.expect("a stream that goes on") {
+        match within_patience(stream.message()).await {
             Ok(Some(response)) => responses.push(response),
             Ok(None) => return (responses, None),
             Err(status) => return (responses, Some(status)),
@@ -179,6 +179,11 @@ pub(crate) fn chunks(responses: &[GenerateResponse]) -> Vec<Chunk> {
 /// The text of responses.
 pub(crate) fn text(responses: &[GenerateResponse]) -> String {
     chunks(responses).into_iter().map(|chunk| chunk.text).collect()
+}
+
+/// What `future` gives, which must come in the end.
+pub(crate) async fn within_patience<F: IntoFuture>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future).await.expect("it comes in the end")
 }
 
 /// Waits, within reason, until `condition` holds.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::harness::{eventually, letters_after, read_all, request, text, FakeModel, TestServer, PATIENCE};
+use crate::harness::{
+    eventually, letters_after, read_all, request, text, within_patience, FakeModel, TestServer,
+};
 use charrnn_core::engine::EngineConfig;
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -11,8 +13,7 @@ use tonic_health::pb::HealthCheckRequest;
 
 /// The server's end, which must come and be orderly.
 async fn end(ended: tokio::task::JoinHandle<Result<(), charrnn_serve::ServeError>>) {
-    let ended = tokio::time::timeout(PATIENCE, ended).await.expect("an end");
-    ended.expect("no panic").expect("an orderly end");
+    within_patience(ended).await.expect("no panic").expect("an orderly end");
 }
 
 #[tokio::test]

@@ -1,0 +1,1 @@
+"""The tests of charrnn, and what they share."""

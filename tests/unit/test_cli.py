@@ -1,0 +1,185 @@
+"""The command line without a model: help, refusals, exit codes, and where options come from."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+
+import charrnn.cli
+from charrnn.cli import COMMANDS, cli, main
+from charrnn.errors import CharrnnError, DivergedError, ParityError
+
+
+def _command(name: str) -> click.Command:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    return command
+
+
+def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Exit code and error line of a command line that has to print exactly that."""
+    code = main(arguments)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    return code, err
+
+
+def test_without_arguments_it_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    help_text = capsys.readouterr().out
+    assert all(f"  {name} " in help_text for name in COMMANDS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("charrnn 0.")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    help_text = capsys.readouterr().out
+    assert "Example" in help_text
+    assert f"  charrnn {name}" in help_text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_help_and_a_variable(name: str) -> None:
+    options = [option for option in _command(name).params if isinstance(option, click.Option)]
+    for option in options:
+        assert option.help, f"{name} {option.opts}"
+        spellings = [spelling for spelling in option.opts if spelling.startswith("--")]
+        variables = [f"CHARRNN_{name}_{spelling[2:].replace('-', '_')}".upper() for spelling in spellings]
+        assert option.name in ("config", "debug") or option.envvar in variables
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        (["sampel"], 2, "sampel"),
+        (["sample"], 2, "BUNDLE"),
+        (["sample", "b", "--tempratur", "1"], 2, "--tempratur"),
+        (["sample", "b", "--temperature", "hot"], 2, "'hot'"),
+        (["sample", "b", "--temperature", "nan"], 2, "temperature"),
+        (["sample", "b", "--temperature", "-1"], 2, "temperature"),
+        (["sample", "b", "--top-k", "-1"], 2, "--top-k"),
+        (["sample", "b", "--top-k", "99999999999"], 2, "top_k"),
+        (["sample", "b", "--top-p", "1.5"], 2, "top_p"),
+        (["sample", "b", "--min-p", "-0.5"], 2, "min_p"),
+        (["sample", "b", "--max-tokens", "0"], 2, "max_tokens"),
+        (["sample", "b", "--max-tokens", "-5"], 2, "max"),
+        (["sample", "b", "--seed", "-1"], 2, "--seed"),
+        (["sample", "b", "--seed", str(2**64)], 2, "--seed"),
+        (["sample", "b", "--stop", ""], 2, "stop"),
+        (["sample", "b", "--n", "0"], 2, "--n"),
+        (["sample", "b", "--prompt", "a", "--prompt-file", os.devnull], 2, "not both"),
+        (["sample", "b", "--prompt-file", "no-such-file"], 2, "no-such-file"),
+        (["sample", "no-such-bundle"], 3, "no-such-bundle"),
+        (["sample", "b", "--config", "no-such.toml"], 3, "no-such.toml"),
+        (["generate", "--server", "nowhere"], 2, "'nowhere' is not host:port"),
+        (["generate", "--server", "http://127.0.0.1:1"], 2, "not host:port"),
+        (["generate", "--server", "127.0.0.1:1", "--temperature", "-1"], 2, "temperature"),
+        (["generate", "--timeout", "0"], 2, "timeout"),
+        (["generate", "--server", "127.0.0.1:1"], 69, "no server answers at 127.0.0.1:1"),
+        (["serve"], 2, "BUNDLE"),
+        (["serve", "no-such-bundle", "--listen", "127.0.0.1:0"], 3, "no-such-bundle"),
+        (["serve", "b", "--listen", "50051"], 2, "not host:port"),
+        (["serve", "b", "--listen", "127.0.0.1:99999"], 2, "not host:port"),
+        (["serve", "b", "--listen", "0.0.0.0:0"], 2, "--insecure"),
+        (["serve", "b", "--listen", "[::]:0"], 2, "--insecure"),
+        (["serve", "b", "--listen", "example.org:0"], 2, "--insecure"),
+        (["serve", "b", "--workers", "0"], 2, "--workers"),
+        (["serve", "b", "--max-streams", "0"], 2, "--max-streams"),
+        (["serve", "b", "--drain-timeout", "-1"], 2, "--drain-timeout"),
+        (["serve", "b", "--drain-timeout", "nan", "--listen", "127.0.0.1:0"], 2, "drain"),
+        (["quickstart", "--minutes", "0"], 2, "--minutes"),
+        (["quickstart", "--out", "."], 3, "--force"),
+        (["export", "no-such-run", "--out", "b"], 3, "no-such-run"),
+        (["train", "no-such-corpus", "--out", "no-such-run"], 3, "no-such-corpus"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(
+    arguments: list[str], code: int, part: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        got, line = _refusal(capsys, *arguments)
+    assert got == code, line
+    assert part in line
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (CharrnnError("no\nluck"), 1, "error: no luck\n"),
+        (DivergedError("x"), 4, "error: x\n"),
+        (ParityError("x"), 5, "error: x\n"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "f"),
+            1,
+            "error: [Errno 13] Permission denied: 'f'\n",
+        ),
+        (KeyError("k"), 1, "error: KeyError: 'k'; charrnn --debug shows where\n"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, ""),
+        (KeyboardInterrupt(), 130, ""),
+        (SystemExit(7), 7, ""),
+    ],
+)
+def test_exit_codes(
+    error: BaseException,
+    code: int,
+    line: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(charrnn.cli, "_run", _raising(error))
+    # What is left of a broken pipe is pointed away from it; here that would be pytest's own output.
+    monkeypatch.setattr(charrnn.cli, "_drop_stdout", lambda: None)
+    assert main(["doctor"]) == code
+    assert capsys.readouterr().err == line
+
+
+def test_debug_shows_where(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["--debug", "sample", "no-such-bundle"]) == 3
+    assert "Traceback" in capsys.readouterr().err
+    assert main(["sample", "no-such-bundle", "--debug"]) == 3
+    assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setenv("CHARRNN_DEBUG", "1")
+    assert main(["sample", "no-such-bundle"]) == 3
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_sigterm_unwinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    unwound = []
+
+    def run(words: list[str]) -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            unwound.append(True)
+        return 0
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(charrnn.cli, "_run", run)
+    try:
+        assert main(["doctor"]) == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert unwound == [True]
+
+
+def _raising(error: BaseException) -> Callable[[list[str]], int]:
+    def run(words: list[str]) -> int:
+        raise error
+
+    return run

@@ -1,0 +1,30 @@
+"""Where a server may listen."""
+
+from __future__ import annotations
+
+import pytest
+
+from charrnn.errors import RequestError
+from charrnn.server import check_listen
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "127.8.9.1:65535", "localhost:1", "[::1]:50051"])
+def test_this_machine_may_connect(address: str) -> None:
+    check_listen(address, insecure=False)
+
+
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0:1", "10.1.2.3:1", "[::]:1", "example.org:1", "127.0.0.1.example.org:1"]
+)
+def test_other_machines_only_when_told(address: str) -> None:
+    with pytest.raises(RequestError, match="no TLS yet"):
+        check_listen(address, insecure=False)
+    check_listen(address, insecure=True)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "1", ":1", "localhost:", "localhost:65536", "localhost:-1", "localhost:²"]
+)
+def test_what_is_no_address(address: str) -> None:
+    with pytest.raises(RequestError, match="not host:port"):
+        check_listen(address, insecure=True)
