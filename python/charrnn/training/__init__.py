@@ -5,7 +5,7 @@
     result = Trainer(TrainConfig(max_epochs=5)).fit("book.txt", out="runs/book")
     model = load_run("runs/book", which="best").model
 
-Knows nothing of ONNX or serving. Names are loaded on first use, so that the settings can be read without torch.
+Knows nothing of ONNX or serving. Names are loaded on first use, so that settings can be read without torch.
 """
 
 from __future__ import annotations

@@ -55,7 +55,9 @@ def list_checkpoints(folder: Path) -> list[str]:
     """Names of the checkpoints in a folder, newest first."""
     if not folder.is_dir():
         return []
-    return sorted((path.name for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=step_of, reverse=True)
+    return sorted(
+        (path.name for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=step_of, reverse=True
+    )
 
 
 def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> str:

@@ -178,5 +178,7 @@ def _encode(symbols: str | bytes, vocab: Vocab, offset: int, name: str) -> npt.N
     ids = table[np.frombuffer(symbols, np.uint8)]
     if ids.min(initial=0) < 0:
         at = int(np.argmin(ids))
-        raise DataError(f"corpus {name}: byte 0x{symbols[at]:02x} at {offset + at} is not in the run's vocabulary")
+        raise DataError(
+            f"corpus {name}: byte 0x{symbols[at]:02x} at {offset + at} is not in the run's vocabulary"
+        )
     return ids.astype(np.uint32)

@@ -95,7 +95,9 @@ class CharRNN(nn.Module):
         if self.embedding is not None:
             embedded: Tensor = self.embedding(inputs)
             return embedded  # (B, T, E)
-        ones = torch.zeros(*inputs.shape, self.shape.vocab_size, dtype=self.head.weight.dtype, device=inputs.device)
+        ones = torch.zeros(
+            *inputs.shape, self.shape.vocab_size, dtype=self.head.weight.dtype, device=inputs.device
+        )
         return ones.scatter_(-1, inputs.unsqueeze(-1), 1.0)  # (B, T, V)
 
 

@@ -111,7 +111,9 @@ def read(folder: RunFolder) -> Material:
 def _encode(folder: RunFolder, config: TrainConfig, source: Source, vocab: Vocab, seen: Scan) -> Material:
     num_tokens, digest = write_tokens(source, vocab, folder.tokens)
     if num_tokens != seen.num_symbols:
-        raise DataError(f"corpus {source.name} changed while it was read: start again when nobody writes to it")
+        raise DataError(
+            f"corpus {source.name} changed while it was read: start again when nobody writes to it"
+        )
     split = Split.of(config.split, num_tokens)
     info = {
         "corpus": _identity(source) | {"sha256": seen.sha256, "num_bytes": seen.num_bytes},

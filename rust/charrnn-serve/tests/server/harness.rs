@@ -1,5 +1,6 @@
 //! A model of 15 lines behind a real server on a port of its own, and a client of it.
 
+use std::future::IntoFuture;
 use std::sync::{mpsc, Arc};
 use std::time::Duration;
 

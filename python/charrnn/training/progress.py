@@ -1,0 +1,68 @@
+"""Where training stands, in numbers: what a checkpoint keeps besides tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from charrnn.errors import CheckpointError
+
+
+@dataclass
+class Progress:
+    """Counters of a run. All floats survive JSON exactly.
+
+    ``window`` is the next one of the epoch; ``nats_sum`` and ``nats_count`` are since the last line of metrics;
+    ``num_skipped`` counts steps in a row that were not finite; ``losses`` are the last measured of each part.
+    """
+
+    step: int = 0
+    total_steps: int | None = None
+    epoch: int = 0
+    window: int = 0
+    nats_sum: float = 0.0
+    nats_count: int = 0
+    num_skipped: int = 0
+    best_nats: float | None = None
+    best_step: int | None = None
+    losses: dict[str, float] = field(default_factory=dict)
+    elapsed_s: float = 0.0
+
+    def advance(self, windows_per_epoch: int) -> None:
+        """A step has been made: point to the next window."""
+        self.step += 1
+        self.window += 1
+        if self.window >= windows_per_epoch:
+            self.epoch, self.window = self.epoch + 1, 0
+
+    def take_mean_nats(self) -> float | None:
+        """The mean training loss since the last call, which becomes the training part's last; None without steps."""
+        if not self.nats_count:
+            return None
+        mean = self.losses["train"] = self.nats_sum / self.nats_count
+        self.nats_sum, self.nats_count = 0.0, 0
+        return mean
+
+    def is_best(self, nats: float) -> bool:
+        """Whether a validation loss is the lowest so far; remembers it if so."""
+        if not nats < (float("inf") if self.best_nats is None else self.best_nats):
+            return False
+        self.best_nats, self.best_step = nats, self.step
+        return True
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that JSON keeps exactly."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Progress:
+        """Undoes ``to_json``.
+
+        Raises:
+            CheckpointError: it has other fields.
+        """
+        try:
+            return cls(**value)
+        except TypeError as error:
+            raise CheckpointError(f"the checkpoint's progress is of another version: {error}") from error

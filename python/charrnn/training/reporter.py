@@ -1,0 +1,163 @@
+"""What a person sees while a model trains: a bar on a terminal, plain lines elsewhere, nothing by default.
+
+Knows numbers and stderr. Where nobody reads any more, it falls silent; training goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import IO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from charrnn.training.evaluate import Loss
+
+_PLAIN_EVERY_S = 5.0
+# A redraw takes a core from training for a few milliseconds.
+_REDRAWS_PER_S = 2.0
+# Weight of the newest step in the running means of step time and loss.
+_NEWEST = 0.05
+
+
+class Reporter:
+    """Takes note of everything and shows nothing."""
+
+    def note(self, text: str) -> None:
+        """A line for people."""
+
+    def stepped(self, step: int, total: int | None, nats: float, num_tokens: int) -> None:
+        """A step over ``num_tokens`` symbols has been made, ``total`` are planned, if that is known yet."""
+
+    def evaluated(self, step: int, split: str, loss: Loss, *, is_best: bool) -> None:
+        """The validation part of a split has been predicted."""
+
+    def close(self) -> None:
+        """No more will come."""
+
+
+class PlainReporter(Reporter):
+    """A line every few seconds, for logs."""
+
+    def __init__(self, file: IO[str] | None = None) -> None:
+        self._file: IO[str] | None = file or sys.stderr
+        self._pace = _Pace()
+        self._shown_at = time.monotonic()
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        self._pace.pause()
+        self._print(text)
+
+    def stepped(self, step: int, total: int | None, nats: float, num_tokens: int) -> None:
+        """Print the state of affairs if the last line is old enough."""
+        self._pace.stepped(nats, num_tokens)
+        if time.monotonic() - self._shown_at >= _PLAIN_EVERY_S:
+            self._shown_at = time.monotonic()
+            self._print(f"step {step}/{total or '?'}  {self._pace.text(step, total)}")
+
+    def evaluated(self, step: int, split: str, loss: Loss, *, is_best: bool) -> None:
+        """Print the loss."""
+        self.note(_evaluation(step, split, loss, is_best))
+
+    def _print(self, text: str) -> None:
+        try:
+            if self._file is not None:
+                print(text, file=self._file, flush=True)
+        except BrokenPipeError:
+            self._file = None
+
+
+class BarReporter(Reporter):
+    """A progress bar at the bottom of a terminal, with lines for evaluations above it."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._pace = _Pace()
+        self._task: TaskID | None = None
+        self._bar = Progress(
+            TextColumn("{task.completed}/{task.fields[total_text]}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[pace]}"),
+            TimeElapsedColumn(),
+            console=console or Console(stderr=True),
+            refresh_per_second=_REDRAWS_PER_S,
+            transient=True,
+        )
+
+    def note(self, text: str) -> None:
+        """Print it above the bar."""
+        self._pace.pause()
+        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def stepped(self, step: int, total: int | None, nats: float, num_tokens: int) -> None:
+        """Move the bar, which appears with the first step."""
+        self._pace.stepped(nats, num_tokens)
+        if self._task is None:
+            self._task = self._bar.add_task("", total=total, total_text="?", pace="")
+            self._bar.start()
+        self._bar.update(
+            self._task,
+            completed=step,
+            total=total,
+            total_text=total or "?",
+            pace=self._pace.text(step, total),
+        )
+
+    def evaluated(self, step: int, split: str, loss: Loss, *, is_best: bool) -> None:
+        """Print the loss above the bar."""
+        self.note(_evaluation(step, split, loss, is_best))
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+
+def terminal_reporter() -> Reporter:
+    """A bar if stderr is a terminal, plain lines if not."""
+    return BarReporter() if sys.stderr.isatty() else PlainReporter()
+
+
+class _Pace:
+    """Running means of step time and loss. Time between ``pause`` and the next step does not count."""
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+        self._step_s: float | None = None
+        self._nats: float | None = None
+        self._num_tokens = 0
+
+    def pause(self) -> None:
+        self._last = None
+
+    def stepped(self, nats: float, num_tokens: int) -> None:
+        now = time.monotonic()
+        if self._last is not None:
+            self._step_s = _mean(self._step_s, now - self._last)
+        if math.isfinite(nats):
+            self._nats = _mean(self._nats, nats)
+        self._last, self._num_tokens = now, num_tokens
+
+    def text(self, step: int, total: int | None) -> str:
+        nats = self._nats if self._nats is not None else math.nan
+        told = f"train {nats:.3f} nats {nats / math.log(2):.3f} bpc"
+        if not self._step_s:
+            return told
+        left = "?" if total is None else _clock((total - step) * self._step_s)
+        return f"{told}  {self._num_tokens / self._step_s:,.0f} chars/s  ETA {left}"
+
+
+def _mean(mean: float | None, value: float) -> float:
+    return value if mean is None else mean + _NEWEST * (value - mean)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _evaluation(step: int, split: str, loss: Loss, is_best: bool) -> str:
+    best = "  best so far" if is_best else ""
+    return f"step {step}: validation {loss.nats:.4f} nats {loss.bpc:.4f} bpc (split {split}){best}"
