@@ -19,7 +19,8 @@ from charrnn.errors import CharrnnError
 from charrnn.sampler import SamplingFields, SamplingParams, resolve
 from charrnn.stream import Chunk, Event, Finished, Started, Stream, Timing
 
-LIBRARY_PATTERNS = ("libonnxruntime.so*", "libonnxruntime*.dylib", "onnxruntime.dll")
+# The providers beside it are called libonnxruntime_providers_*.
+LIBRARY_PATTERNS = ("libonnxruntime.so*", "libonnxruntime.*dylib", "onnxruntime.dll")
 INSTALL = "install onnxruntime-gpu, or onnxruntime on a Mac or an Arm machine"
 
 
@@ -33,8 +34,7 @@ def find_onnxruntime() -> Path:
     if spec is None or spec.origin is None:
         raise CharrnnError(f"ONNX Runtime is not installed: {INSTALL}")
     folder = Path(spec.origin).parent / "capi"
-    found = [path for pattern in LIBRARY_PATTERNS for path in sorted(folder.glob(pattern))]
-    libraries = [path for path in found if "providers" not in path.name]
+    libraries = [path for pattern in LIBRARY_PATTERNS for path in sorted(folder.glob(pattern))]
     if not libraries:
         raise CharrnnError(f"no ONNX Runtime library in {folder}: {INSTALL}")
     return libraries[0]

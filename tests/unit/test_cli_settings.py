@@ -88,5 +88,14 @@ def test_a_value_of_the_wrong_kind_is_refused(command: click.Command, file: Path
         command.main(["--config", str(file)], standalone_mode=False)
 
 
+def test_the_file_can_come_from_the_environment(
+    command: click.Command, seen: dict[str, Any], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text("[demo]\nmax-tokens = 2\n")
+    monkeypatch.setenv("CHARRNN_DEMO_CONFIG", str(file))
+    command.main([], standalone_mode=False)
+    assert seen["max_tokens"] == 2
+
+
 def test_settings_are_added_once(command: click.Command) -> None:
     assert len(with_settings(command).params) == len(with_settings(command).params)

@@ -95,6 +95,8 @@ def test_the_seed_can_be_asked_for_after_the_end() -> None:
         stream = client.generate()
         assert stream.read() == "text"
         assert (stream.seed, stream.model) == (7, "fake")
+        assert stream.finished is not None
+        assert stream.finished.matched_stop is None
 
 
 @pytest.mark.parametrize(
@@ -176,6 +178,7 @@ def test_a_status_becomes_an_exception_with_the_servers_words(
         assert (type(caught.value), str(caught.value)) == (expected, "no such 'x'")
         assert stream.read() == ""
         assert stream.finished is None
+        assert [connection.num_live for connection in client._channels._connections] == [0]
 
 
 def test_no_server_is_said_plainly() -> None:

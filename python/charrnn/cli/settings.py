@@ -17,7 +17,7 @@ from charrnn.errors import ConfigError
 def with_settings(command: click.Command) -> click.Command:
     """The same command, with ``--config`` and ``--debug`` and an environment variable for every option."""
     if not any(parameter.name == "config" for parameter in command.params):
-        command.params += [_config_option(), debug_option()]
+        command.params += [_config_option(f"CHARRNN_{command.name}_CONFIG".upper()), debug_option()]
         for name, option in _names(command).items():
             option.envvar = f"CHARRNN_{command.name}_{name}".upper().replace("-", "_")
     return command
@@ -34,11 +34,12 @@ def debug_option() -> click.Option:
     )
 
 
-def _config_option() -> click.Option:
+def _config_option(variable: str) -> click.Option:
     return click.Option(
         ["--config"],
         metavar="FILE.toml",
-        is_eager=True,
+        envvar=variable,
+        is_eager=True,  # it has to be known before any option that it gives
         expose_value=False,
         callback=_apply,
         help="Take what is neither given here nor in the environment from this file's table for the command.",

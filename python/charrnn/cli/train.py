@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from charrnn.cli.output import escape_controls
 from charrnn.training.config import DEFAULT_EPOCHS, TrainConfig
+
+if TYPE_CHECKING:
+    from charrnn.training import TrainResult
 
 DEFAULT = TrainConfig()
 
@@ -130,9 +133,7 @@ def train(
             f"stopped by {result.stopped_by.name} and saved at step {result.step}: go on with --resume"
         )
         context.exit(128 + result.stopped_by)
-    reporter.note(
-        f"trained {result.step} steps into {result.path}{_best(result.best_step, result.best_nats)}"
-    )
+    reporter.note(f"trained {result.step} steps into {result.path}{_best(result, config)}")
     _print_sample(result.sample)
 
 
@@ -143,19 +144,20 @@ def _config(context: click.Context, out: str, settings: dict[str, Any], *, resum
     folder = RunFolder(out)
     if not (resume and folder.info.exists()):
         return TrainConfig(**settings)
-    is_default = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
     given = {
         name: value
         for name, value in settings.items()
-        if context.get_parameter_source(name) not in is_default
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
     }
     return folder.read_config().replace(**given)
 
 
-def _best(step: int | None, nats: float | None) -> str:
-    if step is None or nats is None:
+def _best(result: TrainResult, config: TrainConfig) -> str:
+    nats = result.best_nats
+    if nats is None:
         return ""
-    return f"; best at step {step}: validation {nats:.4f} nats {nats / math.log(2):.4f} bpc"
+    loss = f"validation {nats:.4f} nats {nats / math.log(2):.4f} bpc (split {config.split})"
+    return f"; best at step {result.best_step}: {loss}"
 
 
 def _print_sample(text: str) -> None:

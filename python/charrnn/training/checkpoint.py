@@ -2,7 +2,7 @@
 
     step-0000500/model.safetensors       weights by name
     step-0000500/optimizer.safetensors   moments, carried recurrent state, random number generators
-    step-0000500/state.json              where training stands, what it was fed, sha256 of both files and of itself
+    step-0000500/state.json              where training stands, on what, sha256 of both files and of itself
 
 No pickle is written or read. Knows nothing of how training goes on from there.
 """
@@ -126,11 +126,12 @@ def _load_tensors(path: Path, expected: str) -> dict[str, Tensor]:
         found = sha256_file(path)
         if found != expected:
             raise CheckpointError(f"{path} is damaged: expected sha256 {expected}, found {found}")
-        return load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
+    return tensors
 
 
 def prune(folder: Path, keep: set[str]) -> None:

@@ -69,7 +69,7 @@ class TrainConfig:
         seed: of weights, dropout and samples.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads; None leaves the choice to torch.
-        checkpoint_every, eval_every: in steps; ``eval_every`` None is once an epoch, within 250 to 5000 steps.
+        checkpoint_every, eval_every: in steps; ``eval_every`` None is once an epoch, but 250 to 5000 steps.
         sample_at: steps after which a sample of ``sample_chars`` characters is kept.
     """
 
@@ -107,7 +107,7 @@ class TrainConfig:
             _check_range(name, getattr(self, name), least, most)
         if self.max_steps is not None and self.max_epochs is not None:
             raise ConfigError(
-                f"max_steps {self.max_steps} and max_epochs {self.max_epochs} exclude each other: give one of them"
+                f"max_steps {self.max_steps} and max_epochs {self.max_epochs} exclude each other: give one"
             )
         if any(step < 1 for step in self.sample_at):
             raise ConfigError(f"sample_at holds step {min(self.sample_at)}: steps count from 1, leave it out")

@@ -30,7 +30,7 @@ _PIECE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Source:
-    """Where a text comes from: a file, or with ``path`` None the help topics of Python's own documentation."""
+    """Where a text comes from: a file, or with ``path`` None the help topics that Python carries."""
 
     path: Path | None
 
@@ -61,7 +61,7 @@ class Source:
             from pydoc_data.topics import topics
         except ImportError:
             raise DataError(
-                "the built-in corpus is the standard library's pydoc_data, which this Python lacks: give a text file"
+                "the built-in corpus is pydoc_data, which this Python lacks: give a text file"
             ) from None
         return "".join(topics[name] for name in sorted(topics)).encode()
 

@@ -16,7 +16,7 @@ from charrnn.training.model import CharRNN, State
 from charrnn.training.splits import Windows
 
 MAX_STREAMS = 32
-# Each stream starts from the zero state and predicts its first symbols badly: shorter texts get fewer streams.
+# A stream starts from the zero state and predicts its first symbols badly: shorter texts get fewer streams.
 MIN_STREAM_LENGTH = 1000
 _WINDOW = 200
 
@@ -37,9 +37,9 @@ class Loss:
 def evaluate(model: CharRNN, tokens: Tokens, *, num_streams: int | None = None) -> Loss:
     """Predict every token of a text but the first from all that stands before it in its stream.
 
-    The text is cut into ``num_streams`` contiguous streams of equal length, each from the zero state; what is left
-    over continues the last one. None takes up to 32, of 1000 tokens or more. Sums are in double precision. The
-    model's mode (training or not) is left as it was.
+    The text is cut into ``num_streams`` contiguous streams of equal length, each from the zero state; what is
+    left over continues the last one. None takes up to 32, of 1000 tokens or more. Sums are in double
+    precision. The model's mode (training or not) is left as it was.
 
     Raises:
         ValueError: fewer than two tokens.

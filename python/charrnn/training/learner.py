@@ -1,6 +1,6 @@
 """One window of text in, one step of the weights out: model, optimiser and the recurrent state they carry.
 
-Everything that decides the next step is in ``weights`` and ``tensors``; neither files nor text are known here.
+Everything that decides the next step is in ``weights`` and ``tensors``. Knows neither files nor text.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Learner:
         """Predict ``targets`` ``(B, T)`` from ``inputs`` ``(B, T)`` after the carried state, and improve."""
         logits, state = self.model(inputs.to(self.device), self.state)  # (B, T, V)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.to(self.device).flatten())
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self._parameters.values(), self._clip_norm)
         learnt = _judge(loss.item(), norm.item())
         if learnt.is_applied:

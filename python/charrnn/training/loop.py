@@ -14,7 +14,14 @@ from typing import Any
 import torch
 
 from charrnn.errors import DivergedError
-from charrnn.training.checkpoint import Checkpoint, folder_name, list_checkpoints, prune, save_checkpoint
+from charrnn.training.checkpoint import (
+    Checkpoint,
+    folder_name,
+    list_checkpoints,
+    prune,
+    save_checkpoint,
+    step_of,
+)
 from charrnn.training.config import TrainConfig
 from charrnn.training.evaluate import evaluate
 from charrnn.training.files import replacing, sha256_json
@@ -84,7 +91,7 @@ class TrainingLoop:
             is_over = self._is_over()
             while not is_over:
                 if stop.received is not None:
-                    self.save()
+                    self._save_once()
                     return stop.received
                 self._step()
                 is_over = self._is_over()
@@ -103,6 +110,10 @@ class TrainingLoop:
         with replacing(self.folder.samples / f"{folder_name(self.progress.step)}.txt") as file:
             file.write(text.encode())
         return text
+
+    def _save_once(self) -> None:
+        if folder_name(self.progress.step) not in list_checkpoints(self.folder.checkpoints):
+            self.save()
 
     def save(self) -> None:
         """Write a checkpoint of this moment and let go of those no longer needed.
@@ -123,7 +134,7 @@ class TrainingLoop:
         names = list_checkpoints(self.folder.checkpoints)
         best = folder_name(self.progress.best_step) if self.progress.best_step is not None else last
         known = {"last": last, "best": best if best in names else last}
-        if earlier := [name for name in names if name < last]:
+        if earlier := [name for name in names if step_of(name) < step_of(last)]:
             known["previous"] = earlier[0]
         self.folder.write_info({**self.material.info, "checkpoints": known})
         prune(self.folder.checkpoints, set(known.values()))
@@ -182,7 +193,7 @@ class TrainingLoop:
     def _diverged(self, what: str) -> str:
         kept = list_checkpoints(self.folder.checkpoints)
         last = f"the last good checkpoint is {kept[0]}" if kept else "there is no checkpoint from before"
-        return f"training diverged at step {self.progress.step}: {what}; {last}; start a new run with a lower --lr"
+        return f"training diverged at step {self.progress.step}: {what}; {last}; start anew with a lower --lr"
 
     def _log(self, lr: float, gradient_norm: float) -> None:
         nats = self.progress.take_mean_nats()

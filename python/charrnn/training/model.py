@@ -5,7 +5,7 @@ Knows nothing of text, training or files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -15,6 +15,9 @@ from torch.nn import functional as F
 
 State: TypeAlias = tuple[Tensor, ...]
 """``(h,)`` for gru and rnn, ``(h, c)`` for lstm; each ``(L, B, H)``."""
+
+
+_LAYERS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,7 @@ class CharRNN(nn.Module):
         super().__init__()
         self.shape = shape
         self.embedding = nn.Embedding(shape.vocab_size, shape.embedding_dim) if shape.embedding_dim else None
-        layer: type[nn.RNNBase] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[shape.cell]
-        self.rnn = layer(
+        self.rnn = _LAYERS[shape.cell](
             shape.embedding_dim or shape.vocab_size,
             shape.hidden_size,
             shape.num_layers,
@@ -95,9 +97,7 @@ class CharRNN(nn.Module):
         if self.embedding is not None:
             embedded: Tensor = self.embedding(inputs)
             return embedded  # (B, T, E)
-        ones = torch.zeros(
-            *inputs.shape, self.shape.vocab_size, dtype=self.head.weight.dtype, device=inputs.device
-        )
+        ones = self.head.weight.new_zeros(*inputs.shape, self.shape.vocab_size)
         return ones.scatter_(-1, inputs.unsqueeze(-1), 1.0)  # (B, T, V)
 
 

@@ -13,7 +13,7 @@ from charrnn.errors import CheckpointError
 class Progress:
     """Counters of a run. All floats survive JSON exactly.
 
-    ``window`` is the next one of the epoch; ``nats_sum`` and ``nats_count`` are since the last line of metrics;
+    ``window`` is the next one of the epoch; ``nats_sum`` and ``nats_count`` are since the last metrics line;
     ``num_skipped`` counts steps in a row that were not finite; ``losses`` are the last measured of each part.
     """
 
@@ -37,7 +37,7 @@ class Progress:
             self.epoch, self.window = self.epoch + 1, 0
 
     def take_mean_nats(self) -> float | None:
-        """The mean training loss since the last call, which becomes the training part's last; None without steps."""
+        """The mean training loss since the last call, None without steps; it becomes the last of its part."""
         if not self.nats_count:
             return None
         mean = self.losses["train"] = self.nats_sum / self.nats_count

@@ -1,4 +1,4 @@
-"""A trained run, read back: settings, vocabulary, the model of one checkpoint, and the text it was trained on."""
+"""A trained run, read back: settings, vocabulary, the model of one checkpoint, and the text behind it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from charrnn.vocab import Vocab
 class Run:
     """One checkpoint of a run.
 
-    ``model`` is in evaluation mode on the CPU. ``tokens`` maps the parts of the split (``train``, ``validation``,
-    ``test``, as far as the split has them) to token ids. ``losses`` maps ``train`` and ``validation`` to nats
-    as last measured at or before ``step``, as far as they were.
+    ``model`` is in evaluation mode on the CPU. ``tokens`` maps the parts of the split (``train``,
+    ``validation``, ``test``, as far as the split has them) to token ids. ``losses`` maps ``train`` and
+    ``validation`` to nats as last measured at or before ``step``, as far as they were.
     """
 
     path: Path
@@ -91,6 +91,6 @@ def _check_vocab(folder: RunFolder, vocab: Vocab, state: Mapping[str, Any]) -> N
     found = sha256_json(vocab.to_json())
     if found != state["vocab_sha256"]:
         raise CheckpointError(
-            f"{folder.vocab} is not the vocabulary of the checkpoint: expected sha256 {state['vocab_sha256']}, "
-            f"found {found}"
+            f"{folder.vocab} is not the vocabulary of the checkpoint: "
+            f"expected sha256 {state['vocab_sha256']}, found {found}"
         )

@@ -117,7 +117,8 @@ def _lock(descriptor: int, path: Path) -> None:
     except OSError as error:
         holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
         raise ConfigError(
-            f"run folder {path} is locked by pid {holder or 'unknown'}: wait for that process, or choose another --out"
+            f"run folder {path} is locked by pid {holder or 'unknown'}: "
+            "wait for that process to end, or choose another --out"
         ) from error
 
 

@@ -52,9 +52,7 @@ def _draw(model: CharRNN, vocab: Vocab, num_tokens: int, params: SamplingParams,
         row = logits.float().cpu().numpy()
         output = sampler.sample(row, params, seeds=seeds, positions=np.array([len(drawn)], np.uint64))
         if output.status[0]:
-            raise DivergedError(
-                f"the model's logits are not finite after {len(drawn)} sampled symbols: lower --lr"
-            )
+            raise DivergedError(f"logits are not finite after {len(drawn)} sampled symbols: lower --lr")
         fed = [int(output.tokens[0])]
         drawn += fed
     return drawn

@@ -89,8 +89,9 @@ def reopen(folder: RunFolder, source: Source | None, expected: str | None, *, ma
     found = expected if known is None else sha256_of(known)
     if found != expected and not may_change:
         raise ConfigError(
-            f"the corpus has changed since the run was saved: sha256 was {expected}, {_required(known, info).name} has "
-            f"{found}; restore it, or go on with the new text by --allow-data-change"
+            f"the corpus has changed since the run was saved: sha256 was {expected}, "
+            f"{_required(known, info).name} has {found}; restore it, or go on with the new text by "
+            "--allow-data-change"
         )
     if found == info["corpus"]["sha256"] and _is_intact(folder, info):
         return _open(folder, folder.read_vocab(), info)
@@ -111,9 +112,7 @@ def read(folder: RunFolder) -> Material:
 def _encode(folder: RunFolder, config: TrainConfig, source: Source, vocab: Vocab, seen: Scan) -> Material:
     num_tokens, digest = write_tokens(source, vocab, folder.tokens)
     if num_tokens != seen.num_symbols:
-        raise DataError(
-            f"corpus {source.name} changed while it was read: start again when nobody writes to it"
-        )
+        raise DataError(f"corpus {source.name} changed while it was read: start when nobody writes to it")
     split = Split.of(config.split, num_tokens)
     info = {
         "corpus": _identity(source) | {"sha256": seen.sha256, "num_bytes": seen.num_bytes},

@@ -32,8 +32,8 @@ class Split:
     def of(cls, name: SplitName, num_tokens: int) -> Split:
         """Cut ``num_tokens``.
 
-        ``tail``: 90 % train, 5 % validation, 5 % test. ``nanogpt``: 90 % train and 10 % validation, rounded as
-        nanoGPT does. ``none``: all is for training.
+        ``tail``: 90 % train, 5 % validation, 5 % test. ``nanogpt``: 90 % train and 10 % validation, rounded
+        as nanoGPT does. ``none``: all is for training.
         """
         if name == "none":
             return cls(name, {"train": (0, num_tokens)})
@@ -75,8 +75,9 @@ def check_size(num_tokens: int, config: TrainConfig, corpus_name: str) -> None:
         need += 1
     symbols = "characters" if config.unit == "char" else "bytes"
     raise DataError(
-        f"corpus {corpus_name} has {num_tokens} {symbols}: split {config.split}, batch_size {config.batch_size} and "
-        f"bptt {config.bptt} need at least {need}; give a longer text, or a smaller --batch-size or --bptt"
+        f"corpus {corpus_name} has {num_tokens} {symbols}: split {config.split}, batch_size "
+        f"{config.batch_size} and bptt {config.bptt} need at least {need}; "
+        "give a longer text, or a smaller --batch-size or --bptt"
     )
 
 
@@ -89,9 +90,9 @@ def _is_enough(num_tokens: int, config: TrainConfig) -> bool:
 class Windows:
     """A text cut into ``batch_size`` contiguous streams, and those into windows of at most ``bptt``.
 
-    Window i of a stream goes on where window i - 1 ended, so a recurrent state can be carried. All symbols but
-    the last few (fewer than ``batch_size``) are predicted once an epoch; windows are of nearly equal length
-    rather than full with a short rest, which would weigh its few symbols as much as a full one.
+    Window i of a stream goes on where window i - 1 ended, so a recurrent state can be carried. All symbols
+    but the last few (fewer than ``batch_size``) are predicted once an epoch; windows are of nearly equal
+    length rather than full with a short rest, which would weigh its few symbols as much as a full one.
     """
 
     def __init__(self, tokens: Tokens, batch_size: int, bptt: int) -> None:

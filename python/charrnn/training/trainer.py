@@ -31,8 +31,8 @@ from charrnn.training.signals import StopSignal
 class TrainResult:
     """How a run ended.
 
-    ``losses`` are the last of each part, in nats; ``stopped_by`` is the signal that ended it early, after which
-    there is no sample.
+    ``losses`` are the last of each part, in nats; ``stopped_by`` is the signal that ended it early, after
+    which there is no sample.
     """
 
     path: Path
@@ -76,13 +76,13 @@ class Trainer:
     ) -> TrainResult:
         """Train on a text file, None being the built-in corpus, and leave the run in the folder ``out``.
 
-        With ``resume`` the run in ``out`` goes on from its newest intact checkpoint to the same end, bit for bit,
-        that it would have had; ``corpus`` None is then the text it was begun with. Ctrl-C and SIGTERM end the step
-        at hand and save.
+        With ``resume`` the run in ``out`` goes on from its newest intact checkpoint to the same end, bit for
+        bit, that it would have had; ``corpus`` None is then the text it was begun with. Ctrl-C and SIGTERM
+        end the step at hand and save.
 
         Raises:
-            ConfigError: ``out`` holds something already, another process trains in it, the settings are not those of
-                the run, or the text has changed.
+            ConfigError: ``out`` holds something already, another process trains in it, the settings are not
+                those of the run, or the text has changed.
             DataError: the text cannot be read, or is too small.
             CheckpointError: the run is damaged, or cannot be saved.
             DivergedError: losses or gradients were not finite several times in a row.

@@ -97,3 +97,16 @@ impl Sampler {
 fn multiply_high(bits: u64, total: u64) -> u64 {
     ((u128::from(bits) * u128::from(total)) >> 64) as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_target_below_the_sum_falls_on_its_symbol_and_none_on_a_weightless_one() {
+        let sampler = Sampler { weights: vec![0, 3, 0, 2, 0], ..Sampler::new(5) };
+        let picked: Vec<u32> = (0..5).map(|target| sampler.pick(target)).collect();
+        assert_eq!(picked, [1, 1, 1, 3, 3]);
+        assert_eq!((multiply_high(0, 5), multiply_high(u64::MAX, 5)), (0, 4));
+    }
+}

@@ -27,7 +27,9 @@ def graph_bytes(model, precision="fp32"):
 @pytest.mark.parametrize("embedding_dim", [0, 5])
 def test_fp32_is_the_torch_model(cell: str, num_layers: int, embedding_dim: int) -> None:
     model = make_model(cell, num_layers, embedding_dim)
-    differences = parity.logit_differences(torch_stepper(model), graph_stepper(graph_bytes(model)), VOCAB_SIZE)
+    differences = parity.logit_differences(
+        torch_stepper(model), graph_stepper(graph_bytes(model)), VOCAB_SIZE
+    )
     assert differences.max() < 1e-4
     assert differences.max() > 0  # two arithmetics, not one compared with itself
 
@@ -36,7 +38,9 @@ def test_a_chaotic_model_may_differ_as_much_as_torch_rounds() -> None:
     """Random tokens and large weights: the last bit of a sum grows to more than 1e-4, in torch as in the graph."""
     model = make_model("rnn", 3, 5, spread=0.8)
     exact = torch_stepper(make_model("rnn", 3, 5, spread=0.8).double())
-    differences = parity.logit_differences(torch_stepper(model), graph_stepper(graph_bytes(model)), VOCAB_SIZE)
+    differences = parity.logit_differences(
+        torch_stepper(model), graph_stepper(graph_bytes(model)), VOCAB_SIZE
+    )
     rounding = parity.logit_differences(torch_stepper(model), exact, VOCAB_SIZE)
     assert differences.max() > 1e-4
     assert parity.first_excess(differences, rounding, 1e-4) is None
@@ -155,7 +159,9 @@ def test_each_hidden_state_is_quantised_once() -> None:
     assert sorted(quantised) == ["h0", "h0_out", "h1", "h1_out"]
 
 
-@pytest.mark.parametrize(("cell", "gates"), [("lstm", (0, 1)), ("lstm", (2, 3)), ("gru", (0, 1)), ("gru", (1, 2))])
+@pytest.mark.parametrize(
+    ("cell", "gates"), [("lstm", (0, 1)), ("lstm", (2, 3)), ("gru", (0, 1)), ("gru", (1, 2))]
+)
 def test_swapped_gates_are_seen(cell: str, gates: tuple[int, int], few_steps: None) -> None:
     model, swapped = make_model(cell), make_model(cell)
     with torch.no_grad():
@@ -165,7 +171,9 @@ def test_swapped_gates_are_seen(cell: str, gates: tuple[int, int], few_steps: No
             blocks[first], blocks[second] = blocks[second].clone(), blocks[first].clone()
             weight.copy_(torch.cat(blocks))
             assert name.startswith(("weight", "bias"))
-    differences = parity.logit_differences(torch_stepper(model), graph_stepper(graph_bytes(swapped)), VOCAB_SIZE)
+    differences = parity.logit_differences(
+        torch_stepper(model), graph_stepper(graph_bytes(swapped)), VOCAB_SIZE
+    )
     assert differences[:3].max() > 0.1
 
 

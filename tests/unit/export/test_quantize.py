@@ -46,7 +46,11 @@ def test_weights_come_back_within_half_a_scale(weight: np.ndarray) -> None:
 def test_no_cpu_saturates(weight: np.ndarray) -> None:
     """The activations that drive each column's sums furthest, up and down."""
     for column in quantize_columns(weight)[0].T.tolist():
-        for extreme in ([255 * (w > 0) for w in column], [255 * (w < 0) for w in column], [255] * len(column)):
+        for extreme in (
+            [255 * (w > 0) for w in column],
+            [255 * (w < 0) for w in column],
+            [255] * len(column),
+        ):
             assert vpmaddubsw(extreme, column) == sum(a * w for a, w in zip(extreme, column, strict=True))
 
 
@@ -67,7 +71,9 @@ def test_the_reference_does_saturate() -> None:
 def test_columns_by_hand(column: list[float], expected: list[int]) -> None:
     quantized, scale = quantize_columns(np.array([column], np.float32).T)
     assert quantized[:, 0].tolist() == expected
-    assert scale[0] == pytest.approx(max(map(abs, column)) * (2 if expected[:2] == [64, 64] else 1) / 127 or 1.0)
+    assert scale[0] == pytest.approx(
+        max(map(abs, column)) * (2 if expected[:2] == [64, 64] else 1) / 127 or 1.0
+    )
 
 
 def test_columns_do_not_share_a_scale() -> None:

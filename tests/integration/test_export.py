@@ -1,0 +1,111 @@
+"""``charrnn export`` as a user runs it: a real run in, a bundle out that the engine's own rules accept."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from charrnn.bundle import Bundle
+from charrnn.errors import BundleError
+from charrnn.training import load_run
+from tests.servers import run_charrnn
+
+
+@pytest.fixture
+def run_copy(tiny_run: Path, tmp_path: Path) -> Path:
+    """A run that a test may damage."""
+    return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+def test_the_bundle_is_the_run(tiny_run: Path, tiny_bundle: Path) -> None:
+    run, bundle = load_run(tiny_run), Bundle.open(tiny_bundle)
+    assert bundle.vocab == run.vocab
+    assert (bundle.cell, bundle.num_layers, bundle.hidden_size) == ("lstm", 2, 16)
+    assert bundle.training["step"] == run.step
+    assert bundle.training["corpus"]["sha256"] == run.summary()["corpus"]["sha256"]
+    fp32, int8 = bundle.precisions["fp32"], bundle.precisions["int8"]
+    assert fp32.bpc is not None
+    assert int8.bpc is not None
+    # Both cut the validation part into streams, not into the same: a different start costs a few characters.
+    assert fp32.bpc == pytest.approx(run.losses["validation"] / 0.6931472, abs=0.05)
+    assert abs(int8.bpc - fp32.bpc) <= 0.01
+
+
+def test_a_flipped_byte_is_found_by_its_hash(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "b"))
+    graph = bundle / "step.onnx"
+    content = bytearray(graph.read_bytes())
+    content[len(content) // 2] ^= 1
+    graph.write_bytes(content)
+    with pytest.raises(BundleError, match="step.onnx"):
+        Bundle.open(bundle)
+
+
+def test_figures_go_to_stderr_and_json_to_stdout(tiny_run: Path, tmp_path: Path) -> None:
+    done = run_charrnn("export", tiny_run, "--out", tmp_path / "b", "--precision", "fp32", "--name", "shelf")
+    assert (done.returncode, done.stdout) == (0, "")
+    line, torch_line, last = done.stderr.splitlines()
+    assert line.startswith("step.onnx ")
+    assert "max logit difference" in line
+    assert torch_line.startswith("torch: ")
+    assert last == f"exported shelf to {tmp_path / 'b'}"
+    done = run_charrnn("export", tiny_run, "--out", tmp_path / "c", "--precision", "int8,fp32", "--json")
+    report = json.loads(done.stdout)
+    assert [entry["precision"] for entry in report["precisions"]] == ["fp32", "int8"]
+    assert report["digest"] == Bundle.open(tmp_path / "c").digest
+    assert Bundle.open(tmp_path / "b").name == "shelf"
+
+
+def test_two_exports_are_the_same_bytes(tiny_run: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    assert run_charrnn("export", tiny_run, "--out", tmp_path / "tiny").returncode == 0
+    for name in os.listdir(tiny_bundle):
+        assert (tmp_path / "tiny" / name).read_bytes() == (tiny_bundle / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--precision", "fp64"], 2, "'fp64' is not one of fp32, int8"),
+        (["--which", "worst"], 2, "worst"),
+        (["--name", "a/b"], 3, "choose another with --name"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(
+    tiny_run: Path, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    done = run_charrnn("export", tiny_run, "--out", tmp_path / "b", *arguments)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_existing_bundle_needs_force(tiny_run: Path, tmp_path: Path) -> None:
+    assert run_charrnn("export", tiny_run, "--out", tmp_path / "b").returncode == 0
+    refused = run_charrnn("export", tiny_run, "--out", tmp_path / "b")
+    assert refused.returncode == 3
+    assert "--force" in refused.stderr
+    assert run_charrnn("export", tiny_run, "--out", tmp_path / "b", "--force").returncode == 0
+    assert os.listdir(tmp_path) == ["b"]
+
+
+@pytest.mark.parametrize("damage", ["absent", "weights cut short", "weights flipped", "no checkpoint"])
+def test_a_run_that_cannot_be_read_writes_nothing(run_copy: Path, tmp_path: Path, damage: str) -> None:
+    for weights in run_copy.glob("checkpoints/*/model.safetensors"):
+        content = bytearray(weights.read_bytes())
+        if damage == "weights cut short":
+            weights.write_bytes(content[:-100])
+        elif damage == "weights flipped":
+            content[-50] ^= 4
+            weights.write_bytes(content)
+        elif damage == "no checkpoint":
+            weights.unlink()
+    run = tmp_path / "nowhere" if damage == "absent" else run_copy
+    done = run_charrnn("export", run, "--out", tmp_path / "out" / "b")
+    assert done.returncode == 3, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert os.listdir(tmp_path) == ["run"]

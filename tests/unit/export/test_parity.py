@@ -1,0 +1,119 @@
+"""What parity and bits per character say of steppers made for the purpose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from charrnn.export import bpc, parity
+from charrnn.export.stepping import Logits, Tokens
+
+VOCAB_SIZE = 5
+
+
+def counting(tokens: Tokens) -> Iterator[Logits]:
+    """Logits that depend on the row's own tokens so far."""
+    total = np.zeros(len(tokens))
+    for column in tokens.T:
+        total = total * 0.5 + column
+        yield np.float32(np.outer(total, np.arange(VOCAB_SIZE)))
+
+
+def by_batch_size(tokens: Tokens) -> Iterator[Logits]:
+    """One bit of row 0 depends on how many rows there are."""
+    for logits in counting(tokens):
+        if len(tokens) == 7:
+            logits[0, 1] = np.nextafter(logits[0, 1], np.float32(np.inf))
+        yield logits
+
+
+def by_largest(tokens: Tokens) -> Iterator[Logits]:
+    """A scale taken over the whole batch, as dynamic quantisation takes it."""
+    for logits in counting(tokens):
+        yield np.rint(logits / (np.abs(logits).max() + 1) * 127)
+
+
+def test_rows_alone_are_found_alone() -> None:
+    assert parity.dependent_row(counting, VOCAB_SIZE) is None
+
+
+def test_a_bit_that_depends_on_the_batch_is_found() -> None:
+    found = parity.dependent_row(by_batch_size, VOCAB_SIZE)
+    assert found is not None
+    assert found[0] == 7
+
+
+def test_a_scale_over_the_batch_is_found() -> None:
+    assert parity.dependent_row(by_largest, VOCAB_SIZE) is not None
+
+
+def test_differences_are_the_largest_of_all_batches_at_each_step() -> None:
+    def other(tokens: Tokens) -> Iterator[Logits]:
+        for step, logits in enumerate(counting(tokens)):
+            logits[-1, 2] += step * len(tokens)
+            yield logits
+
+    differences = parity.logit_differences(counting, other, VOCAB_SIZE)
+    assert np.allclose(differences, 64 * np.arange(parity.NUM_STEPS), rtol=1e-3)
+
+
+def test_nan_is_a_difference() -> None:
+    def broken(tokens: Tokens) -> Iterator[Logits]:
+        for step, logits in enumerate(counting(tokens)):
+            logits[0, 0] = np.nan if step == 3 and len(tokens) == 2 else logits[0, 0]
+            yield logits
+
+    differences = parity.logit_differences(counting, broken, VOCAB_SIZE)
+    assert np.flatnonzero(np.isnan(differences)).tolist() == [3]
+    assert parity.first_excess(differences, differences, 1.0) == (3, pytest.approx(float("nan"), nan_ok=True))
+
+
+def test_rounding_allows_what_it_has_shown_before_and_no_earlier() -> None:
+    rounding = np.array([0.0, 1e-6, 1e-3, 0.0])
+    assert parity.first_excess(np.array([1e-4, 1e-4, 9e-3, 9e-3]), rounding, 1e-4) is None
+    assert parity.first_excess(np.array([0.0, 9e-3, 9e-3, 9e-3]), rounding, 1e-4) == (1, 1e-4)
+    assert parity.first_excess(np.array([0.0, 0.0, 0.0, 2e-2]), rounding, 1e-4) == (3, 1e-2)
+
+
+def test_uniform_guesses_cost_the_logarithm_of_the_vocabulary() -> None:
+    def uniform(tokens: Tokens) -> Iterator[Logits]:
+        for _ in tokens.T:
+            yield np.full((len(tokens), VOCAB_SIZE), 1000.0, np.float32)
+
+    streams = bpc.cut(np.arange(1000) % VOCAB_SIZE)
+    assert streams is not None
+    assert bpc.bits_per_character(uniform, streams) == pytest.approx(math.log2(VOCAB_SIZE), abs=1e-12)
+
+
+def test_bits_per_character_one_character_at_a_time() -> None:
+    text = np.random.default_rng(0).integers(0, VOCAB_SIZE, 700)
+    streams = bpc.cut(text)
+    assert streams is not None
+    assert streams.inputs.shape == (2, 349)
+    bits = 0.0
+    for start in (0, 349):
+        total = 0.0
+        for here, following in zip(text[start : start + 349], text[start + 1 : start + 350], strict=True):
+            total = total * 0.5 + here
+            weights = [math.exp(total * k) for k in range(VOCAB_SIZE)]
+            bits -= math.log2(weights[following] / sum(weights))
+    assert bpc.bits_per_character(counting, streams) == pytest.approx(bits / 698, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("length", "shape"),
+    [(0, None), (1, None), (2, (1, 1)), (300, (1, 299)), (20_000, (64, 312)), (10**6, (64, 4096))],
+)
+def test_a_text_is_cut_by_its_length_alone(length: int, shape: tuple[int, int] | None) -> None:
+    text = np.arange(length, dtype=np.uint32)
+    streams = bpc.cut(text)
+    if shape is None:
+        assert streams is None
+        return
+    assert streams is not None
+    assert streams.inputs.shape == streams.targets.shape == shape
+    assert np.array_equal(streams.targets, streams.inputs + 1)
+    assert np.array_equal(streams.inputs.ravel(), np.arange(shape[0] * shape[1]))
