@@ -16,7 +16,7 @@ from typing import Unpack
 from charrnn import _native
 from charrnn.bundle import Bundle
 from charrnn.errors import CharrnnError
-from charrnn.sampler import SamplingFields, SamplingParams, resolve
+from charrnn.sampler import SamplingFields, SamplingParams, refusing_overflow, resolve
 from charrnn.stream import Chunk, Event, Finished, Started, Stream, Timing
 
 # The providers beside it are called libonnxruntime_providers_*.
@@ -67,13 +67,14 @@ class Engine:
     ) -> None:
         path = bundle.path if isinstance(bundle, Bundle) else bundle
         self._pid = os.getpid()
-        self._native: _native.Engine | None = _native.Engine(
-            bundle=path,
-            onnxruntime=find_onnxruntime(),
-            precision=precision,
-            workers=workers,
-            max_streams=max_streams,
-        )
+        with refusing_overflow():
+            self._native: _native.Engine | None = _native.Engine(
+                bundle=path,
+                onnxruntime=find_onnxruntime(),
+                precision=precision,
+                workers=workers,
+                max_streams=max_streams,
+            )
 
     def generate(
         self,
@@ -97,12 +98,13 @@ class Engine:
             ServerBusyError: too many texts are waiting.
         """
         native = self._live()
-        stream = native.generate(
-            prompt=prompt,
-            params=resolve(params, sampling),
-            chunk_chars=chunk_chars,
-            max_chunk_delay_ms=max_chunk_delay_ms,
-        )
+        with refusing_overflow():
+            stream = native.generate(
+                prompt=prompt,
+                params=resolve(params, sampling),
+                chunk_chars=chunk_chars,
+                max_chunk_delay_ms=max_chunk_delay_ms,
+            )
         return Stream(_events(stream, native.model["name"]), stream.close)
 
     def close(self) -> None:

@@ -5,13 +5,14 @@ Rules, limits and arithmetic live in the Rust core, which the engine and the ser
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypedDict
 
 from charrnn._native import SampleOutput, Sampler, SamplingParams
 from charrnn.errors import RequestError
 
-__all__ = ["SampleOutput", "Sampler", "SamplingFields", "SamplingParams", "resolve"]
+__all__ = ["SampleOutput", "Sampler", "SamplingFields", "SamplingParams", "refusing_overflow", "resolve"]
 
 
 class SamplingFields(TypedDict, total=False):
@@ -36,7 +37,14 @@ def resolve(params: SamplingParams | None, given: SamplingFields) -> SamplingPar
     """
     if params is not None and given:
         raise TypeError(f"give either params or {', '.join(given)}, not both")
-    try:
+    with refusing_overflow():
         return params or SamplingParams(**given)
-    except OverflowError as error:  # an integer that no field of the core holds
-        raise RequestError(f"a sampling parameter is too large or negative: {error}") from error
+
+
+@contextmanager
+def refusing_overflow() -> Iterator[None]:
+    """An integer that no field of the core can hold is refused like any other that is out of its limits."""
+    try:
+        yield
+    except OverflowError as error:
+        raise RequestError(f"a number is negative or too large: {error}") from error

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from charrnn import _native
 from charrnn.engine import find_onnxruntime
 from charrnn.errors import RequestError
+from charrnn.sampler import refusing_overflow
 
 DEFAULT_LISTEN = "127.0.0.1:50051"
 
@@ -47,17 +48,18 @@ def serve(
         CharrnnError: the port is in use.
     """
     check_listen(listen, insecure=insecure)
-    _native.serve(
-        bundles=bundles,
-        onnxruntime=find_onnxruntime(),
-        listen=listen,
-        workers=workers,
-        max_streams=max_streams,
-        max_queue=max_queue,
-        precision=precision,
-        drain_timeout_s=drain_timeout_s,
-        on_ready=on_ready,
-    )
+    with refusing_overflow():
+        _native.serve(
+            bundles=bundles,
+            onnxruntime=find_onnxruntime(),
+            listen=listen,
+            workers=workers,
+            max_streams=max_streams,
+            max_queue=max_queue,
+            precision=precision,
+            drain_timeout_s=drain_timeout_s,
+            on_ready=on_ready,
+        )
 
 
 def check_listen(address: str, *, insecure: bool) -> None:

@@ -171,7 +171,8 @@ def test_quickstart(tmp_path: Path) -> None:
     commands = re.findall(r"^\$ charrnn (\w+)", done.stderr, re.MULTILINE)
     assert commands == ["train", "export", "serve", "generate"]
     assert Bundle.open(folder / "bundle").precisions.keys() == {"fp32", "int8"}
-    assert len(done.stdout) >= 500
+    text = ["--prompt", "The ", "--temperature", "0.8", "--seed", "1"]
+    assert done.stdout.endswith(_sample(folder / "bundle", *text))
     again = run_charrnn("quickstart", "--out", folder)
     assert (again.returncode, again.stdout, again.stderr.count("\n")) == (3, "", 1)
     assert "--force" in again.stderr

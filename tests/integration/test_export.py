@@ -1,4 +1,7 @@
-"""``charrnn export`` as a user runs it: a real run in, a bundle out that the engine's own rules accept."""
+"""``charrnn export``: a real run in, a bundle out that the engine's own rules accept.
+
+The command line runs inside the test's process: a new one would spend seconds on importing torch.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,28 @@ from pathlib import Path
 import pytest
 
 from charrnn.bundle import Bundle
+from charrnn.cli import main
 from charrnn.errors import BundleError
 from charrnn.training import load_run
-from tests.servers import run_charrnn
+
+
+class Export:
+    """Runs ``charrnn export`` and keeps what it wrote to stdout and stderr."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
+        self._capfd = capfd
+        self.stdout = self.stderr = ""
+
+    def __call__(self, run: Path, out: Path, *arguments: str) -> int:
+        """The exit code."""
+        code = main(["export", str(run), "--out", str(out), *arguments])
+        self.stdout, self.stderr = self._capfd.readouterr()
+        return code
+
+
+@pytest.fixture
+def export(capfd: pytest.CaptureFixture[str]) -> Export:
+    return Export(capfd)
 
 
 @pytest.fixture
@@ -41,29 +63,33 @@ def test_a_flipped_byte_is_found_by_its_hash(tiny_bundle: Path, tmp_path: Path) 
     content = bytearray(graph.read_bytes())
     content[len(content) // 2] ^= 1
     graph.write_bytes(content)
-    with pytest.raises(BundleError, match="step.onnx"):
+    with pytest.raises(BundleError, match=r"step\.onnx"):
         Bundle.open(bundle)
 
 
-def test_figures_go_to_stderr_and_json_to_stdout(tiny_run: Path, tmp_path: Path) -> None:
-    done = run_charrnn("export", tiny_run, "--out", tmp_path / "b", "--precision", "fp32", "--name", "shelf")
-    assert (done.returncode, done.stdout) == (0, "")
-    line, torch_line, last = done.stderr.splitlines()
+def test_figures_go_to_stderr_and_json_to_stdout(tiny_run: Path, tmp_path: Path, export: Export) -> None:
+    assert export(tiny_run, tmp_path / "b", "--precision", "fp32", "--name", "shelf") == 0
+    assert export.stdout == ""
+    line, torch_line, last = export.stderr.splitlines()
     assert line.startswith("step.onnx ")
     assert "max logit difference" in line
     assert torch_line.startswith("torch: ")
     assert last == f"exported shelf to {tmp_path / 'b'}"
-    done = run_charrnn("export", tiny_run, "--out", tmp_path / "c", "--precision", "int8,fp32", "--json")
-    report = json.loads(done.stdout)
-    assert [entry["precision"] for entry in report["precisions"]] == ["fp32", "int8"]
-    assert report["digest"] == Bundle.open(tmp_path / "c").digest
     assert Bundle.open(tmp_path / "b").name == "shelf"
 
 
-def test_two_exports_are_the_same_bytes(tiny_run: Path, tiny_bundle: Path, tmp_path: Path) -> None:
-    assert run_charrnn("export", tiny_run, "--out", tmp_path / "tiny").returncode == 0
-    for name in os.listdir(tiny_bundle):
-        assert (tmp_path / "tiny" / name).read_bytes() == (tiny_bundle / name).read_bytes()
+def test_json_is_the_report(tiny_run: Path, tmp_path: Path, export: Export) -> None:
+    assert export(tiny_run, tmp_path / "b", "--precision", "int8,fp32", "--json") == 0
+    report = json.loads(export.stdout)
+    assert [entry["precision"] for entry in report["precisions"]] == ["fp32", "int8"]
+    assert report["digest"] == Bundle.open(tmp_path / "b").digest
+
+
+def test_two_exports_are_the_same_bytes(tiny_run: Path, tmp_path: Path, export: Export) -> None:
+    for shelf in ("one", "two"):
+        assert export(tiny_run, tmp_path / shelf / "b") == 0
+    for name in os.listdir(tmp_path / "one" / "b"):
+        assert (tmp_path / "one" / "b" / name).read_bytes() == (tmp_path / "two" / "b" / name).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -75,26 +101,27 @@ def test_two_exports_are_the_same_bytes(tiny_run: Path, tiny_bundle: Path, tmp_p
     ],
 )
 def test_settings_that_cannot_be_are_refused(
-    tiny_run: Path, tmp_path: Path, arguments: list[str], code: int, message: str
+    tiny_run: Path, tmp_path: Path, export: Export, arguments: list[str], code: int, message: str
 ) -> None:
-    done = run_charrnn("export", tiny_run, "--out", tmp_path / "b", *arguments)
-    assert done.returncode == code
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert export(tiny_run, tmp_path / "b", *arguments) == code
+    assert message in export.stderr
+    assert len(export.stderr.splitlines()) == 1
     assert os.listdir(tmp_path) == []
 
 
-def test_an_existing_bundle_needs_force(tiny_run: Path, tmp_path: Path) -> None:
-    assert run_charrnn("export", tiny_run, "--out", tmp_path / "b").returncode == 0
-    refused = run_charrnn("export", tiny_run, "--out", tmp_path / "b")
-    assert refused.returncode == 3
-    assert "--force" in refused.stderr
-    assert run_charrnn("export", tiny_run, "--out", tmp_path / "b", "--force").returncode == 0
+def test_an_existing_bundle_needs_force(tiny_run: Path, tmp_path: Path, export: Export) -> None:
+    assert export(tiny_run, tmp_path / "b", "--precision", "fp32") == 0
+    assert export(tiny_run, tmp_path / "b") == 3
+    assert "--force" in export.stderr
+    assert export(tiny_run, tmp_path / "b", "--force") == 0
     assert os.listdir(tmp_path) == ["b"]
+    assert set(Bundle.open(tmp_path / "b").precisions) == {"fp32", "int8"}
 
 
 @pytest.mark.parametrize("damage", ["absent", "weights cut short", "weights flipped", "no checkpoint"])
-def test_a_run_that_cannot_be_read_writes_nothing(run_copy: Path, tmp_path: Path, damage: str) -> None:
+def test_a_run_that_cannot_be_read_writes_nothing(
+    run_copy: Path, tmp_path: Path, export: Export, damage: str
+) -> None:
     for weights in run_copy.glob("checkpoints/*/model.safetensors"):
         content = bytearray(weights.read_bytes())
         if damage == "weights cut short":
@@ -105,7 +132,6 @@ def test_a_run_that_cannot_be_read_writes_nothing(run_copy: Path, tmp_path: Path
         elif damage == "no checkpoint":
             weights.unlink()
     run = tmp_path / "nowhere" if damage == "absent" else run_copy
-    done = run_charrnn("export", run, "--out", tmp_path / "out" / "b")
-    assert done.returncode == 3, done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert export(run, tmp_path / "out" / "b") == 3
+    assert len(export.stderr.splitlines()) == 1
     assert os.listdir(tmp_path) == ["run"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -67,6 +68,13 @@ def test_every_chunk_is_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdout, "flush", lambda: calls.append("flush"))
     writer.write(_stream("a", "b"), 0)
     assert calls == ["a", "flush", "b", "flush"]
+
+
+def test_a_text_is_utf_8_in_any_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii", newline="\r\n"))
+    PlainText(raw=False, num_texts=1).write(_stream("é\n"), 0)
+    assert raw.getvalue() == "é\n".encode()
 
 
 def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:

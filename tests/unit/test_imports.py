@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "cli": {"bundle", "client", "engine", "export", "sampler", "server", "stream", "training", "vocab"},
     "training": {"bundle", "engine", "sampler", "stream", "vocab"},
     "export": {"bundle", "engine", "sampler", "stream", "training", "vocab"},
-    "server": {"_native", "bundle", "engine"},
+    "server": {"_native", "bundle", "engine", "sampler"},
     "client": {"_pb", "channels", "sampler", "stream", "vocab"},
     "channels": set(),
     "engine": {"_native", "bundle", "sampler", "stream", "vocab"},

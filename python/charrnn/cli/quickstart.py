@@ -44,7 +44,7 @@ def quickstart(out: Path, minutes: float, force: bool) -> None:
     run, bundle = out / "run", out / "bundle"
     _clear(out, (run, bundle), force)
     _run("train", "--out", str(run), "--max-minutes", f"{minutes:g}")
-    _run("export", str(run), "--out", str(bundle))
+    _run("export", str(run), "--out", str(bundle), "--name", "quickstart")
     with _serving(bundle) as address:
         _run("generate", "--server", address, "--prompt", "The ", "--temperature", "0.8", "--seed", "1")
         click.echo("\nstopping the server", err=True)
@@ -72,14 +72,9 @@ def _clear(out: Path, made: Sequence[Path], force: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _announced(arguments: Sequence[str]) -> list[str]:
-    """The command of this installation for ``charrnn ARGUMENTS``, told to the user as the latter."""
-    click.echo(f"\n$ {shlex.join(['charrnn', *arguments])}", err=True)
-    return [sys.executable, "-m", "charrnn", *arguments]
-
-
 def _run(*arguments: str) -> None:
-    code = subprocess.run(_announced(arguments), check=False).returncode
+    with _child(arguments) as child:
+        code = child.wait()
     if code:
         raise CharrnnError(f"charrnn {arguments[0]} ended with exit code {code}")
 
@@ -87,13 +82,21 @@ def _run(*arguments: str) -> None:
 @contextmanager
 def _serving(bundle: Path) -> Iterator[str]:
     """The address of a server over ``bundle``, which runs in a child process until the block ends."""
-    command = _announced(("serve", str(bundle), "--listen", "127.0.0.1:0"))
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+    with _child(("serve", str(bundle), "--listen", "127.0.0.1:0"), stderr=subprocess.PIPE) as server:
+        assert server.stderr is not None
+        yield _ready_address(server.stderr)
+
+
+@contextmanager
+def _child(arguments: Sequence[str], stderr: int | None = None) -> Iterator[subprocess.Popen[str]]:
+    """``charrnn ARGUMENTS`` of this installation, told to the user and stopped when the block ends."""
+    click.echo(f"\n$ {shlex.join(['charrnn', *arguments])}", err=True)
+    command = [sys.executable, "-m", "charrnn", *arguments]
+    with subprocess.Popen(command, stderr=stderr, text=True) as child:
         try:
-            assert server.stderr is not None
-            yield _ready_address(server.stderr)
+            yield child
         finally:
-            _stop(server)
+            _stop(child)
 
 
 def _ready_address(talk: IO[str]) -> str:
@@ -111,12 +114,13 @@ def _pass_on(talk: IO[str]) -> None:
         click.echo(line, err=True, nl=False)
 
 
-def _stop(server: subprocess.Popen[str]) -> None:
-    server.terminate()
+def _stop(child: subprocess.Popen[str]) -> None:
+    """By its process id, and only if it still runs."""
+    child.terminate()
     try:
-        server.wait(STOP_TIMEOUT_S)
+        child.wait(STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        server.kill()
+        child.kill()
 
 
 def _say_what_next(bundle: Path) -> None:

@@ -7,6 +7,7 @@ own state. Comparing two models is zipping two steppers. Knows nothing of what t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,18 +27,31 @@ _MAX_LOGITS = 2**24
 
 
 def torch_stepper(model: CharRNN) -> Stepper:
-    """Step a model in evaluation mode, several steps a call to spare torch's overhead."""
+    """Step a model in evaluation mode, several steps a call to spare torch's overhead.
+
+    Runs on one thread: how many there are decides the order of sums, and figures shall not depend on the machine.
+    """
 
     def steps(tokens: Tokens) -> Iterator[Logits]:
         batch_size, num_steps = tokens.shape
         window = max(1, _MAX_LOGITS // (batch_size * model.shape.vocab_size))
         state = model.zero_state(batch_size)
         for start in range(0, num_steps, window):
-            with torch.inference_mode():
+            with _one_thread(), torch.inference_mode():
                 logits, state = model(torch.from_numpy(tokens[:, start : start + window]), state)
             yield from logits.numpy().transpose(1, 0, 2)  # (T, B, V)
 
     return steps
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def graph_stepper(graph: bytes) -> Stepper:

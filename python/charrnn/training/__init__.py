@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from charrnn.training.config import TrainConfig
-    from charrnn.training.evaluate import Loss, evaluate
+    from charrnn.training.evaluation import Loss, evaluate
     from charrnn.training.model import CharRNN
     from charrnn.training.run import Run, load_run
     from charrnn.training.sampling import sample_text
@@ -36,12 +36,12 @@ __all__ = [
 
 _HOME = {
     "CharRNN": "model",
-    "Loss": "evaluate",
+    "Loss": "evaluation",
     "Run": "run",
     "TrainConfig": "config",
     "TrainResult": "trainer",
     "Trainer": "trainer",
-    "evaluate": "evaluate",
+    "evaluate": "evaluation",
     "load_run": "run",
     "sample_text": "sampling",
 }

@@ -23,7 +23,7 @@ from charrnn.training.checkpoint import (
     step_of,
 )
 from charrnn.training.config import TrainConfig
-from charrnn.training.evaluate import evaluate
+from charrnn.training.evaluation import evaluate
 from charrnn.training.files import replacing, sha256_json
 from charrnn.training.learner import Learner, Learnt
 from charrnn.training.metrics import MetricsFile

@@ -13,7 +13,7 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from charrnn.training.evaluate import Loss
+from charrnn.training.evaluation import Loss
 
 _PLAIN_EVERY_S = 5.0
 # A redraw takes a core from training for a few milliseconds.

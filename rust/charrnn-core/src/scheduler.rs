@@ -138,9 +138,9 @@ impl Scheduler {
     }
 
     fn park(&mut self, row: usize, now: Instant) {
-        let state = (!self.slots.owner(row).is_ended()).then(|| self.slots.read(row));
+        let (state, token) = self.slots.read(row);
         let stream = self.slots.leave(row);
-        self.parked.push(Parked::new(stream, state, now));
+        self.parked.push(Parked::new(Resting { stream, state, token }, now));
     }
 
     /// When a parked stream wants to be looked at next; none if none is parked.

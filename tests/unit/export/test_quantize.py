@@ -21,7 +21,7 @@ MATRICES = hnp.arrays(
 
 
 def vpmaddubsw(activations: list[int], weights: list[int]) -> int:
-    """What an x86 CPU without VNNI adds up: products of neighbours in a saturating 16-bit sum, then in 32 bits."""
+    """What an x86 CPU without VNNI adds up: neighbours in a saturating 16-bit sum, then those in 32 bits."""
     total = 0
     for k in range(0, len(weights), 2):
         pair = sum(a * w for a, w in zip(activations[k : k + 2], weights[k : k + 2], strict=True))

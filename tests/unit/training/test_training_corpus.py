@@ -66,7 +66,7 @@ def test_bad_utf8_is_told_by_its_byte(
 def test_a_text_that_is_too_small_is_refused_and_leaves_nothing(text: str, tmp_path: Path) -> None:
     path = tmp_path / "short.txt"
     path.write_text(text)
-    with pytest.raises(DataError, match=f"short.txt has {len(text)} characters: .* need at least 21; give"):
+    with pytest.raises(DataError, match=f"short.txt has {len(text)} characters: .* need at least 31; give"):
         Trainer(TINY).fit(path, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

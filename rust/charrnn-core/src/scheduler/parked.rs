@@ -20,9 +20,7 @@ pub(crate) struct Resting {
 
 /// A stream whose reader has no room.
 pub(crate) struct Parked {
-    stream: Stream,
-    /// Its state and next symbol; none if only its last events are left.
-    row: Option<(RowState, u32)>,
+    resting: Resting,
     blocked_since: Instant,
     next_look: Instant,
     wait: Duration,
@@ -39,8 +37,8 @@ pub(crate) enum Look {
 }
 
 impl Parked {
-    pub(crate) fn new(stream: Stream, row: Option<(RowState, u32)>, now: Instant) -> Self {
-        Parked { stream, row, blocked_since: now, next_look: now + MIN_WAIT, wait: MIN_WAIT }
+    pub(crate) fn new(resting: Resting, now: Instant) -> Self {
+        Parked { resting, blocked_since: now, next_look: now + MIN_WAIT, wait: MIN_WAIT }
     }
 
     pub(crate) fn next_look(&self) -> Instant {
@@ -49,18 +47,17 @@ impl Parked {
 
     /// Tries again to hand over what waits; gives up after `stall_timeout` without the reader taking anything.
     pub(crate) fn look(mut self, now: Instant, stall_timeout: Duration) -> Look {
-        let num_unsent = self.stream.num_unsent();
-        match (self.stream.pump(), self.row.take()) {
-            (Flow::Over, _) | (Flow::Open, None) => return Look::Over,
-            (Flow::Open, Some((state, token))) => {
-                return Look::Ready(Resting { stream: self.stream, state, token });
-            }
-            (Flow::Blocked, row) => self.row = row,
+        let stream = &mut self.resting.stream;
+        let num_unsent = stream.num_unsent();
+        match stream.pump() {
+            Flow::Open => return Look::Ready(self.resting),
+            Flow::Over => return Look::Over,
+            Flow::Blocked => {}
         }
-        if self.stream.num_unsent() < num_unsent {
+        if stream.num_unsent() < num_unsent {
             (self.blocked_since, self.wait) = (now, MIN_WAIT);
         } else if now.saturating_duration_since(self.blocked_since) >= stall_timeout {
-            self.stream.give_up(StreamError::Stalled(stall_timeout));
+            self.resting.stream.give_up(StreamError::Stalled(stall_timeout));
             return Look::Over;
         }
         self.wait = (2 * self.wait).min(MAX_WAIT);
@@ -70,6 +67,6 @@ impl Parked {
 
     /// The stream alone; its state is forgotten.
     pub(crate) fn into_stream(self) -> Stream {
-        self.stream
+        self.resting.stream
     }
 }
