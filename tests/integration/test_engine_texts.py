@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 from collections.abc import Callable
@@ -103,28 +102,23 @@ def test_an_engine_without_room_is_refused(tiny_bundle: Path, arguments: dict[st
         Engine(tiny_bundle, **arguments)
 
 
-def _close(streams: list[Stream]) -> None:
-    streams.pop().close()
+def _close(stream: Stream) -> None:
+    stream.close()
 
 
-def _leave(streams: list[Stream]) -> None:
-    with streams.pop():
+def _leave(stream: Stream) -> None:
+    with stream:
         pass
 
 
-def _forget(streams: list[Stream]) -> None:
-    streams.pop()
-    gc.collect()
-
-
-@pytest.mark.parametrize("end", [_close, _leave, _forget])
-def test_an_abandoned_text_makes_room(tiny_bundle: Path, end: Callable[[list[Stream]], None]) -> None:
-    with Engine(tiny_bundle, precision="fp32", workers=1, max_streams=1) as engine:
-        streams = [engine.generate(max_tokens=ENDLESS)]
-        next(streams[0])
-        waiting = engine.generate(max_tokens=5)
-        end(streams)
-        assert len(waiting.read()) == 5
+@pytest.mark.parametrize("end", [_close, _leave])
+def test_an_abandoned_text_is_cancelled(engine: Engine, end: Callable[[Stream], None]) -> None:
+    stream = engine.generate(max_tokens=ENDLESS)
+    next(stream)
+    events = stream._events
+    end(stream)
+    assert next(events, None) is None
+    assert (stream.read(), stream.finished) == ("", None)
 
 
 def test_a_closed_engine_ends_its_texts(tiny_bundle: Path) -> None:

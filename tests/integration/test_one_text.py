@@ -60,7 +60,9 @@ def address(request: pytest.FixtureRequest, tiny_bundle: Path, precision: str) -
 @pytest.mark.parametrize("chunk_chars", [1, 16])
 def test_client_alone(address: str, texts: list[str], chunk_chars: int) -> None:
     with Client(address) as client:
-        assert [client.generate(PROMPT, chunk_chars=chunk_chars, **p).read() for p in (PARAMS, FILTERED)] == texts
+        assert [
+            client.generate(PROMPT, chunk_chars=chunk_chars, **p).read() for p in (PARAMS, FILTERED)
+        ] == texts
 
 
 @pytest.mark.parametrize("chunk_chars", [1, 16])
@@ -69,7 +71,8 @@ def test_client_among_others(address: str, texts: list[str], chunk_chars: int) -
     stop, first_chunks = threading.Event(), threading.Semaphore(0)
     with Client(address) as client:
         crowd = [
-            threading.Thread(target=_neighbour, args=(client, number, stop, first_chunks)) for number in range(63)
+            threading.Thread(target=_neighbour, args=(client, number, stop, first_chunks))
+            for number in range(63)
         ]
         for thread in crowd:
             thread.start()

@@ -21,7 +21,9 @@ TOLERANCE = 1e-3
 PROMPT = "The "
 
 
-@pytest.mark.parametrize("rules", [Rules(temperature=0.8), Rules(1.3, top_k=20, top_p=0.9, min_p=0.01), Rules(0.0)])
+@pytest.mark.parametrize(
+    "rules", [Rules(temperature=0.8), Rules(1.3, top_k=20, top_p=0.9, min_p=0.01), Rules(0.0)]
+)
 def test_engine_equals_torch_loop(tiny_run: Path, tiny_bundle: Path, rules: Rules) -> None:
     num_tokens, seed = 400, 7
     with Engine(tiny_bundle, precision="fp32", workers=1) as engine:

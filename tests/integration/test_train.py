@@ -47,12 +47,28 @@ def test_the_sample_and_nothing_else_is_on_stdout(corpus: Path, tmp_path: Path) 
 
 
 def test_options_reach_the_model(corpus: Path, tmp_path: Path) -> None:
-    shape = ["--cell", "gru", "--num-layers", "1", "--embedding-dim", "3", "--split", "nanogpt", "--unit", "byte"]
+    shape = [
+        "--cell",
+        "gru",
+        "--num-layers",
+        "1",
+        "--embedding-dim",
+        "3",
+        "--split",
+        "nanogpt",
+        "--unit",
+        "byte",
+    ]
     pace = ["--lr", "1e-3", "--schedule", "constant", "--seed", "7", "--clip-norm", "2", "--dropout", "0.1"]
     done = run_charrnn("train", corpus, "--out", tmp_path / "run", *SHORT, *shape, *pace)
     assert done.returncode == 0, done.stderr
     run = load_run(tmp_path / "run")
-    assert (run.config.cell, run.config.split, run.config.unit, run.config.seed) == ("gru", "nanogpt", "byte", 7)
+    assert (run.config.cell, run.config.split, run.config.unit, run.config.seed) == (
+        "gru",
+        "nanogpt",
+        "byte",
+        7,
+    )
     assert (run.config.lr, run.config.schedule, run.config.clip_norm) == (1e-3, "constant", 2)
     assert run.model.rnn.weight_ih_l0.shape == (3 * 8, 3)
     assert list(run.tokens) == ["train", "validation"]
@@ -66,7 +82,11 @@ def test_options_reach_the_model(corpus: Path, tmp_path: Path) -> None:
         (["--lr", "fast"], 2, "error: invalid value for '--lr'"),
         (["--sample-at", "5,x"], 2, "'5,x' is no list of steps"),
         (["--batch-size", "4000"], 3, "error: corpus corpus.txt has 2000 characters: split tail"),
-        (["--lr", "1e38", "--warmup-steps", "0", "--schedule", "constant"], 4, "error: training diverged at step"),
+        (
+            ["--lr", "1e38", "--warmup-steps", "0", "--schedule", "constant"],
+            4,
+            "error: training diverged at step",
+        ),
     ],
 )
 def test_errors_are_one_line_and_a_code(
@@ -176,7 +196,11 @@ def test_nobody_reads_the_talk(corpus: Path, tmp_path: Path) -> None:
     os.close(reader)
     words = ["train", str(corpus), "--out", str(tmp_path / "run"), *SHORT]
     done = subprocess.run(
-        [sys.executable, "-m", "charrnn", *words], stdout=subprocess.PIPE, stderr=writer, text=True, check=False
+        [sys.executable, "-m", "charrnn", *words],
+        stdout=subprocess.PIPE,
+        stderr=writer,
+        text=True,
+        check=False,
     )
     os.close(writer)
     assert done.returncode == 0

@@ -47,13 +47,37 @@ def test_killed_at_every_call_that_writes(corpus: Path) -> None:
 
 def test_the_command_killed_and_repeated(corpus: Path) -> None:
     def command(run: str) -> list[str]:
-        shape = ["--hidden-size", "8", "--dropout", "0.2", "--batch-size", "4", "--bptt", "8", "--threads", "1"]
+        shape = [
+            "--hidden-size",
+            "8",
+            "--dropout",
+            "0.2",
+            "--batch-size",
+            "4",
+            "--bptt",
+            "8",
+            "--threads",
+            "1",
+        ]
         pace = ["--max-steps", "60", "--checkpoint-every", "5", "--eval-every", "3", "--device", "cpu"]
         out = str(corpus.parent / run)
-        return [sys.executable, "-m", "charrnn", "train", str(corpus), "--out", out, *shape, *pace, "--resume"]
+        return [
+            sys.executable,
+            "-m",
+            "charrnn",
+            "train",
+            str(corpus),
+            "--out",
+            out,
+            *shape,
+            *pace,
+            "--resume",
+        ]
 
     for num_evaluations in (4, 9):
-        with subprocess.Popen(command("run"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as trainer:
+        with subprocess.Popen(
+            command("run"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        ) as trainer:
             assert trainer.stderr is not None
             for line in trainer.stderr:
                 num_evaluations -= "validation" in line and line.startswith("step")

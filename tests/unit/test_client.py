@@ -246,11 +246,11 @@ def test_a_timeout_ends_a_text() -> None:
 
 
 def _close(streams: list[Stream]) -> None:
-    streams.pop().close()
+    streams[0].close()
 
 
 def _leave(streams: list[Stream]) -> None:
-    with streams.pop():
+    with streams[0]:
         pass
 
 

@@ -14,7 +14,19 @@ FORBIDDEN_IN_CORE = {"pyo3", "numpy", "tokio", "tonic", "ort", "prost", "hyper"}
 
 def dependencies(crate: str) -> set[str]:
     """Names of everything a crate depends on, directly or not, tests aside."""
-    command = ["cargo", "tree", "--locked", "-p", crate, "-e", "normal,build", "--prefix", "none", "-f", "{p}"]
+    command = [
+        "cargo",
+        "tree",
+        "--locked",
+        "-p",
+        crate,
+        "-e",
+        "normal,build",
+        "--prefix",
+        "none",
+        "-f",
+        "{p}",
+    ]
     tree = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return {line.split()[0] for line in tree.splitlines() if line.strip()}
 

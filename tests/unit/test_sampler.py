@@ -63,7 +63,9 @@ rules_strategy = st.builds(
     rules=rules_strategy,
     seed=st.integers(0, 2**64 - 1),
 )
-def test_draws_are_the_references_outside_the_band(vocab_size: int, scale: float, rules: Rules, seed: int) -> None:
+def test_draws_are_the_references_outside_the_band(
+    vocab_size: int, scale: float, rules: Rules, seed: int
+) -> None:
     """Rounded logits make ties. The seed of the row's values is the draw's, so a failure replays."""
     rng = np.random.default_rng(seed)
     logits = (np.round(rng.normal(size=(4, vocab_size)) * 4) / 4 * scale).astype(np.float32)
@@ -87,7 +89,9 @@ def test_draws_follow_the_softmax() -> None:
     """Chi-square of 1e6 draws over 20 tokens; fails by chance once in 1e9 runs (and never, for these seeds)."""
     logits = np.linspace(0, 3, 20, dtype=np.float32)
     num_draws = 1_000_000
-    tokens = sample(np.broadcast_to(logits, (num_draws, 20)), Rules(), [3] * num_draws, list(range(num_draws)))
+    tokens = sample(
+        np.broadcast_to(logits, (num_draws, 20)), Rules(), [3] * num_draws, list(range(num_draws))
+    )
     expected = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum() * num_draws
     chi_square = float(((np.bincount(tokens, minlength=20) - expected) ** 2 / expected).sum())
     # 1 - 1e-9 quantile of chi-square with 19 degrees of freedom, by Wilson and Hilferty (1931).
@@ -137,7 +141,9 @@ def test_five_limits_are_sampling_parameters() -> None:
 
 
 @pytest.mark.parametrize("row", SAMPLING_LIMITS, ids=lambda row: row[0])
-def test_the_limits_table_is_what_the_class_enforces(row: tuple[str, float, float, float | None, str]) -> None:
+def test_the_limits_table_is_what_the_class_enforces(
+    row: tuple[str, float, float, float | None, str],
+) -> None:
     name, smallest, largest, default, _ = row
     assert getattr(SamplingParams(), name) == default
     is_whole = isinstance(getattr(SamplingParams(), name), int)

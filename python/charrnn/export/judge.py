@@ -63,10 +63,9 @@ class Judge:
         return None if self._streams is None else round(bpc.bits_per_character(stepper, self._streams), 6)
 
     def _check_differences(self, precision: str, file: str, differences: parity.Differences) -> None:
-        if not np.isfinite(differences).all():
-            raise ParityError(
-                f"{file}: logits are not finite from step {np.isfinite(differences).argmin()} on"
-            )
+        finite = np.isfinite(differences)
+        if not finite.all():
+            raise ParityError(f"{file}: logits are not finite from step {finite.argmin()} on")
         limit = self._tolerances.max_logit_difference
         if precision != "fp32" or differences.max() <= limit:
             return

@@ -29,7 +29,7 @@ _MAX_LOGITS = 2**24
 def torch_stepper(model: CharRNN) -> Stepper:
     """Step a model in evaluation mode, several steps a call to spare torch's overhead.
 
-    Runs on one thread: how many there are decides the order of sums, and figures shall not depend on the machine.
+    Runs on one thread: their number decides the order of sums, and figures shall not depend on the machine.
     """
 
     def steps(tokens: Tokens) -> Iterator[Logits]:

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from charrnn.errors import CheckpointError, ConfigError
+from charrnn.training.adamw import AdamW
 from charrnn.training.config import TrainConfig
 from charrnn.training.model import CharRNN, ModelShape, State
-
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -62,15 +61,9 @@ class Learner:
         self.state: State = self.model.zero_state(config.batch_size)
         self._batch_size, self._clip_norm = config.batch_size, config.clip_norm
         self._parameters = dict(self.model.named_parameters())
-        self._optimizer = torch.optim.AdamW(
-            self._groups(config.weight_decay), betas=(config.beta1, config.beta2), fused=True
+        self._optimizer = AdamW(
+            self._parameters, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay
         )
-
-    def _groups(self, weight_decay: float) -> list[dict[str, object]]:
-        """Matrices are decayed, biases are not."""
-        matrices = [p for p in self._parameters.values() if p.ndim > 1]
-        biases = [p for p in self._parameters.values() if p.ndim == 1]
-        return [{"params": matrices, "weight_decay": weight_decay}, {"params": biases, "weight_decay": 0.0}]
 
     def reset_state(self) -> None:
         """Forget the text read so far."""
@@ -84,15 +77,10 @@ class Learner:
         norm = nn.utils.clip_grad_norm_(self._parameters.values(), self._clip_norm)
         learnt = _judge(loss.item(), norm.item())
         if learnt.is_applied:
-            self._apply(lr)
+            self._optimizer.step(lr)
             self.state = tuple(tensor.detach() for tensor in state)
-        self._optimizer.zero_grad()
+        self._optimizer.forget_gradients()
         return learnt
-
-    def _apply(self, lr: float) -> None:
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
-        self._optimizer.step()
 
     def is_finite(self) -> bool:
         """Whether every weight is a number."""
@@ -108,10 +96,8 @@ class Learner:
         found["rng.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             found["rng.cuda"] = torch.cuda.get_rng_state(self.device)
-        for name, parameter in self._parameters.items():
-            moments = self._optimizer.state.get(parameter, {})
-            found |= {f"{moment}.{name}": moments[moment] for moment in _MOMENTS if moments}
-        return {name: tensor.contiguous() for name, tensor in found.items()}
+        found["num_steps"] = torch.tensor(self._optimizer.num_steps)
+        return {name: tensor.contiguous() for name, tensor in (found | self._optimizer.moments).items()}
 
     def restore(self, weights: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
         """Become what ``weights()`` and ``tensors()`` were taken from.
@@ -122,20 +108,12 @@ class Learner:
         try:
             self.model.load_state_dict(dict(weights))
             self.state = tuple(tensors[f"state.{i}"].to(self.device) for i in range(len(self.state)))
+            self._optimizer.restore(int(tensors["num_steps"]), tensors)
             torch.set_rng_state(tensors["rng.cpu"])
         except (RuntimeError, KeyError) as error:
             raise CheckpointError(f"the checkpoint is of another model: {error}") from error
         if self.device.type == "cuda" and "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
-        self._restore_moments(tensors)
-
-    def _restore_moments(self, tensors: Mapping[str, Tensor]) -> None:
-        for name, parameter in self._parameters.items():
-            moments = {moment: tensors.get(f"{moment}.{name}") for moment in _MOMENTS}
-            if all(tensor is not None for tensor in moments.values()):
-                self._optimizer.state[parameter] = {
-                    moment: tensor.to(self.device) for moment, tensor in moments.items() if tensor is not None
-                }
 
 
 def _judge(nats: float, norm: float) -> Learnt:

@@ -160,8 +160,10 @@ class TrainingLoop:
         total, minutes = self.progress.total_steps, self.config.max_minutes
         if total is not None and self.progress.step >= total:
             return True
+        if minutes is None or self.progress.step == 0:
+            return False
         # The evaluation that ends a run has its place within the limit.
-        return minutes is not None and self._elapsed() + self._eval_s >= minutes * 60
+        return self._elapsed() + self._eval_s >= minutes * 60
 
     def _step(self) -> None:
         progress = self.progress

@@ -3,10 +3,14 @@
 //! Knows nothing of models or streams: the random bits are a function of (seed, position, stream).
 //! Order: row check, temperature, top_k, top_p, min_p, draw. Holds its scratch memory, so a draw allocates nothing.
 
+mod exp;
 mod filter;
-mod weights;
+mod kernel;
+mod path;
 
-pub use weights::Path;
+use std::f64::consts::LOG2_E;
+
+pub use path::Path;
 
 use crate::philox::{uniform64, PURPOSE_SAMPLE};
 use crate::request::ValidSampling;
@@ -26,8 +30,11 @@ pub enum Draw {
 #[derive(Clone, Debug)]
 pub struct Sampler {
     path: Path,
+    vocab_size: usize,
+    /// `(V,)`, padded with zeros to whole blocks.
     weights: Vec<u64>,
-    order: Vec<u32>,
+    /// Room for `V`.
+    ranked: Vec<filter::Ranked>,
 }
 
 impl Sampler {
@@ -38,59 +45,62 @@ impl Sampler {
 
     /// The same on chosen instructions, which do not change what is drawn.
     pub fn with_path(vocab_size: usize, path: Path) -> Self {
-        Sampler { path, weights: vec![0; vocab_size], order: Vec::with_capacity(vocab_size) }
+        let weights = vec![0; vocab_size.next_multiple_of(kernel::BLOCK)];
+        Sampler { path, vocab_size, weights, ranked: Vec::with_capacity(vocab_size) }
     }
 
     /// Number of symbols, `V`.
     pub fn vocab_size(&self) -> usize {
-        self.weights.len()
+        self.vocab_size
     }
 
     /// Draws the symbol at `position` of a text from `logits`, `(V,)`.
     ///
     /// `stream` tells the samples of one prompt apart. The length of `logits` must be the vocabulary's.
     pub fn sample(&mut self, logits: &[f32], params: &ValidSampling, position: u64, stream: u32) -> Draw {
-        assert_eq!(logits.len(), self.vocab_size(), "a row has one logit a symbol");
-        let best = match self.path.check(logits) {
-            best if best.is_nan() => return Draw::InvalidLogits,
-            f32::NEG_INFINITY => return Draw::NoCandidates,
-            best => best,
-        };
+        assert_eq!(logits.len(), self.vocab_size, "a row has one logit a symbol");
+        let range = self.path.extremes(logits);
+        if range.0 < kernel::key(f32::NEG_INFINITY) || range.1 > kernel::key(f32::INFINITY) {
+            return Draw::InvalidLogits;
+        }
+        let best = kernel::logit(range.1);
+        if best == f32::NEG_INFINITY {
+            return Draw::NoCandidates;
+        }
         if params.temperature() == 0.0 {
             let token = logits.iter().position(|&logit| logit == best).unwrap_or(0);
             return Draw::Token(token as u32);
         }
-        let total = self.weigh(logits, best, params);
+        let total = self.weigh(logits, range, params);
         let bits = uniform64(params.seed(), position, stream, PURPOSE_SAMPLE);
-        Draw::Token(self.pick(multiply_high(bits, total)))
+        Draw::Token(self.path.locate(&self.weights, multiply_high(bits, total)) as u32)
     }
 
     /// Fills the weights of all symbols that the filters leave; returns their sum.
-    fn weigh(&mut self, logits: &[f32], best: f32, params: &ValidSampling) -> u64 {
-        let mut total = self.path.fill(logits, best, params.temperature(), &mut self.weights);
-        let top_k = params.top_k() as usize;
-        if 0 < top_k && top_k < logits.len() {
-            total = filter::top_k(&mut self.weights, logits, top_k, &mut self.order);
+    ///
+    /// The weight of the best is never filtered away, so the sum is positive.
+    fn weigh(&mut self, logits: &[f32], range: (i32, i32), params: &ValidSampling) -> u64 {
+        let (path, weights) = (self.path, self.weights.as_mut_slice());
+        let mut total = match kernel::logit(range.1) {
+            f32::INFINITY => path.fill_infinite(logits, weights),
+            best => path.fill(logits, best, per_unit(params.temperature()), weights),
+        };
+        if 0 < params.top_k() && (params.top_k() as usize) < logits.len() {
+            total = filter::top_k(path, weights, logits, params.top_k(), range);
         }
         if params.top_p() < 1.0 {
-            total = filter::top_p(&mut self.weights, total, params.top_p(), &mut self.order);
+            total = filter::top_p(path, weights, total, params.top_p(), &mut self.ranked);
         }
         if params.min_p() > 0.0 {
-            total = filter::min_p(&mut self.weights, params.min_p());
+            total = filter::min_p(path, weights, params.min_p());
         }
         total
     }
+}
 
-    /// The symbol whose share of the cumulative sum holds `target`, which is below the sum.
-    fn pick(&self, mut target: u64) -> u32 {
-        for (token, &weight) in self.weights.iter().enumerate() {
-            if target < weight {
-                return token as u32;
-            }
-            target -= weight;
-        }
-        unreachable!("the target is below the sum of the weights")
-    }
+/// Powers of two that a logit is worth at a temperature; finite, so that 0 times it is 0.
+fn per_unit(temperature: f64) -> f64 {
+    (LOG2_E / temperature).min(f64::MAX)
 }
 
 /// The upper 64 bits of the product: a uniform number below `total`.
@@ -103,10 +113,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_target_below_the_sum_falls_on_its_symbol_and_none_on_a_weightless_one() {
-        let sampler = Sampler { weights: vec![0, 3, 0, 2, 0], ..Sampler::new(5) };
-        let picked: Vec<u32> = (0..5).map(|target| sampler.pick(target)).collect();
-        assert_eq!(picked, [1, 1, 1, 3, 3]);
-        assert_eq!((multiply_high(0, 5), multiply_high(u64::MAX, 5)), (0, 4));
+    fn all_random_bits_fall_below_the_sum() {
+        assert_eq!(
+            (multiply_high(0, 5), multiply_high(u64::MAX / 5 + 1, 5), multiply_high(u64::MAX, 5)),
+            (0, 1, 4)
+        );
     }
 }

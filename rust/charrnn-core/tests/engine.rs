@@ -85,22 +85,22 @@ fn a_cancelled_stream_leaves_a_full_queue() {
 }
 
 #[test]
-fn not_a_number_ends_one_stream_alone() {
-    let faults = Faults { nan: Some(7), ..Faults::default() };
-    let mut rig = Rig::with_faults(1, letters(), config(3, 0), faults);
-    let requests = ["abc", "abh", "ab"].map(|prompt| request(prompt, 5, 9));
-    let readers = requests.each_ref().map(|request| rig.submit(request, 99).expect("room"));
-    while rig.turn() {}
-    let got = readers.map(|reader| std::mem::take(Transcript::default().read(&reader)));
-    assert!(
-        matches!(&got[1].failed, Some(StreamError::Model(why)) if why.contains("not numbers")),
-        "{got:?}"
-    );
-    assert_eq!(got[1].text, "");
-    for i in [0, 2] {
-        assert_eq!(got[i].complete(), solo(&requests[i], &rig.vocab));
+fn unusable_logits_end_one_stream_alone() {
+    let nan = Faults { nan: Some(7), ..Faults::default() };
+    let mute = Faults { mute: Some(7), ..Faults::default() };
+    for (faults, problem) in [(nan, "are not numbers"), (mute, "rule out every symbol")] {
+        let mut rig = Rig::with_faults(1, letters(), config(3, 0), faults);
+        let requests = ["abc", "abh", "ab"].map(|prompt| request(prompt, 5, 9));
+        let readers = requests.each_ref().map(|request| rig.submit(request, 99).expect("room"));
+        while rig.turn() {}
+        let got = readers.map(|reader| std::mem::take(Transcript::default().read(&reader)));
+        assert!(matches!(&got[1].failed, Some(StreamError::Model(why)) if why.contains(problem)), "{got:?}");
+        assert_eq!(got[1].text, "");
+        for i in [0, 2] {
+            assert_eq!(got[i].complete(), solo(&requests[i], &rig.vocab));
+        }
+        assert_eq!(rig.live(), (0, 0));
     }
-    assert_eq!(rig.live(), (0, 0));
 }
 
 #[test]

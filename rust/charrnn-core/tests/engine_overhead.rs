@@ -93,16 +93,18 @@ fn sampler_time(vocab: &Arc<Vocab>, wanted: &GenerateRequest) -> Duration {
 fn overhead_a_character() {
     let symbols = (32..32 + NUM_SYMBOLS as u32).collect();
     let vocab = Arc::new(Vocab::new(Unit::Char, symbols).expect("distinct characters"));
-    let mut chunk_1 = request("A", 1, NUM_CHARS);
+    // Greedy: the cheapest draw, so that what is left after taking it away is not noise.
+    let mut plain = request("A", 1, NUM_CHARS);
+    plain.sampling.temperature = Some(0.0);
+    let (mut chunk_1, mut with_stop) = (plain.clone(), plain.clone());
     chunk_1.output.chunk_chars = Some(1);
-    let mut with_stop = request("A", 1, NUM_CHARS);
-    with_stop.stopping.stop = vec!["!!!!!!!!".to_owned(), "ABABABAB".to_owned()];
-    for (name, wanted) in [
-        ("chunks of 16", request("A", 1, NUM_CHARS)),
-        ("chunks of 1", chunk_1),
-        ("two stop strings", with_stop),
-    ] {
-        let (whole, sampler) = (engine_time(&vocab, &wanted), sampler_time(&vocab, &wanted));
+    with_stop.stopping.stop = vec!["BABABABA".to_owned(), "ABABABAB".to_owned()];
+    for (name, wanted) in [("chunks of 16", plain), ("chunks of 1", chunk_1), ("two stop strings", with_stop)]
+    {
+        let best =
+            |time: fn(&Arc<Vocab>, &GenerateRequest) -> Duration| (0..9).map(|_| time(&vocab, &wanted)).min();
+        let (whole, sampler) =
+            (best(engine_time).unwrap_or_default(), best(sampler_time).unwrap_or_default());
         println!("{name}: {whole:?} a character, {sampler:?} of it the sampler");
     }
 }

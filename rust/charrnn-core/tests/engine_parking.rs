@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use charrnn_core::event::{Event, SendError, Sink, StreamError};
-use common::{config, letters, request, solo, Rig, Transcript, START};
+use common::{config, letters, request, solo, Reader, Rig, Transcript, START};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -100,13 +100,67 @@ fn every_event_taken_starts_the_stall_time_again() {
     // Its three events are written at once; the pipe holds one.
     let reader = rig.submit(&request("a", 1, 1), 1).expect("room");
     rig.turn();
-    for _ in 0..2 {
-        rig.advance(29_000 * MS);
-        assert!(reader.take().is_some());
-        rig.turn();
-    }
-    assert!(reader.is_over());
+    rig.advance(29_000 * MS);
+    assert!(reader.take().is_some());
+    rig.turn();
+    rig.advance(29_000 * MS);
+    rig.turn();
+    assert!(!reader.is_over(), "given up 29 s after it took an event");
+    assert!(reader.take().is_some());
+    rig.advance(2 * MS);
+    rig.turn();
     assert!(matches!(reader.take(), Some(Event::Finished(_))));
+    assert!(reader.is_over());
+}
+
+/// A stream that was parked and read and now waits for the only slot, which another has.
+fn ready_without_a_slot() -> (Rig, Reader, Reader) {
+    let mut rig = Rig::new(1, letters(), config(1, 1));
+    let ready = rig.submit(&request("a", 1, 99), 1).expect("room");
+    rig.turn();
+    let running = rig.submit(&request("b", 2, 99), 999).expect("room");
+    rig.turn();
+    assert!(ready.take().is_some());
+    rig.advance(2 * MS);
+    rig.turn();
+    assert!(matches!(ready.take(), Some(Event::Chunk(_))));
+    assert_eq!((rig.rows_stepped(), rig.live()), (3, (0, 2)));
+    (rig, running, ready)
+}
+
+#[test]
+fn a_reader_gone_while_its_stream_waits_to_go_on_is_noticed() {
+    let (mut rig, _running, ready) = ready_without_a_slot();
+    drop(ready);
+    rig.advance(10 * MS);
+    rig.turn();
+    assert_eq!(rig.live(), (0, 1));
+
+    let (mut rig, running, ready) = ready_without_a_slot();
+    drop((ready, running));
+    assert!(!rig.turn(), "a cancelled stream was stepped");
+    assert_eq!(rig.live(), (0, 0));
+}
+
+#[test]
+fn a_stream_that_waits_to_go_on_is_told_when_the_engine_stops() {
+    let (mut rig, _running, ready) = ready_without_a_slot();
+    drop(rig.engine);
+    rig.workers[0].turn();
+    assert_eq!(ready.take(), Some(Event::Failed(StreamError::Stopping)));
+}
+
+#[test]
+fn a_finished_text_stays_finished_when_the_engine_stops() {
+    let mut rig = Rig::new(1, letters(), config(1, 1));
+    let wanted = request("a", 1, 1);
+    let reader = rig.submit(&wanted, 2).expect("room");
+    rig.turn();
+    let mut got = Transcript::default();
+    assert!(got.read(&reader).finished.is_none());
+    drop(rig.engine);
+    rig.workers[0].turn();
+    assert_eq!(got.read(&reader).complete(), solo(&wanted, &rig.vocab));
 }
 
 #[test]

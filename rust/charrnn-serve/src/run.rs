@@ -11,7 +11,8 @@ use tokio::sync::oneshot;
 
 use crate::error::ServeError;
 use crate::model::{load_model, Model};
-use crate::server::serve;
+use crate::server::serve_checked;
+use crate::service::Models;
 
 /// Protocol work is a tenth of the decoding's; a second thread would only take a core from it.
 const NUM_IO_THREADS: usize = 1;
@@ -46,9 +47,10 @@ pub fn run_server(
     let runtime = runtime()?;
     // First, so that a taken port shows before seconds of loading.
     let listener = runtime.block_on(bind(&options.listen))?;
-    let models = load_models(options)?;
+    let models = Models::new(load_models(options)?)?;
     on_ready(listener.local_addr()?);
-    let served = runtime.block_on(serve(listener, models, async { drop(stop.await) }, options.drain_timeout));
+    let served =
+        runtime.block_on(serve_checked(listener, models, async { drop(stop.await) }, options.drain_timeout));
     runtime.shutdown_timeout(RUNTIME_TIMEOUT);
     served
 }

@@ -79,6 +79,22 @@ fn a_row_is_the_same_bits_in_any_batch_at_any_place() {
 }
 
 #[test]
+fn what_was_read_before_changes_what_comes_next() {
+    let Some(setup) = Setup::from_env() else { return };
+    for precision in PRECISIONS {
+        let mut model = setup.model(precision);
+        let mut last_logits = |tokens: [u32; 3]| {
+            let mut state = StateRows::new(model.spec(), 1);
+            state.push_zero();
+            let [.., last] = tokens.map(|token| model.step(&[token], &mut state).expect("a step").to_vec());
+            last
+        };
+        assert_ne!(last_logits([1, 2, 3]), last_logits([0, 2, 3]), "{precision}");
+        assert_eq!(last_logits([1, 2, 3]), last_logits([1, 2, 3]), "{precision}");
+    }
+}
+
+#[test]
 fn an_error_leaves_the_state_as_it_was() {
     let Some(setup) = Setup::from_env() else { return };
     let mut model = setup.model("fp32");

@@ -140,6 +140,16 @@ def test_one_changed_weight_fails_parity_and_writes_nothing(
     assert os.listdir(tmp_path) == []
 
 
+def test_logits_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    """Weights may be finite and their sums not: int8 has no limit on logits but this."""
+    model = make_model("rnn")
+    with torch.no_grad():
+        model.head.weight.fill_(3e38)
+    with pytest.raises(ParityError, match=r"step.int8.onnx: logits are not finite from step \d+ on"):
+        export_model(make_source(model, num_validation=0), tmp_path / "b", ["int8"])
+    assert os.listdir(tmp_path) == []
+
+
 def test_int8_that_loses_too_much_is_refused(source: TrainedModel, tmp_path: Path) -> None:
     strict = ExportOptions(tolerances=Tolerances(max_int8_bpc=-1.0))
     with pytest.raises(ParityError, match=r"step.int8.onnx: int8 adds .* the limit is -1"):

@@ -30,6 +30,13 @@ def by_batch_size(tokens: Tokens) -> Iterator[Logits]:
         yield logits
 
 
+def by_place(tokens: Tokens) -> Iterator[Logits]:
+    """Odd rows are a bit off, as where vector code takes the even ones and scalar code the rest."""
+    for logits in counting(tokens):
+        logits[1::2] = np.nextafter(logits[1::2], np.float32(np.inf))
+        yield logits
+
+
 def by_largest(tokens: Tokens) -> Iterator[Logits]:
     """A scale taken over the whole batch, as dynamic quantisation takes it."""
     for logits in counting(tokens):
@@ -44,6 +51,10 @@ def test_a_bit_that_depends_on_the_batch_is_found() -> None:
     found = parity.dependent_row(by_batch_size, VOCAB_SIZE)
     assert found is not None
     assert found[0] == 7
+
+
+def test_a_bit_that_depends_on_the_place_is_found() -> None:
+    assert parity.dependent_row(by_place, VOCAB_SIZE) is not None
 
 
 def test_a_scale_over_the_batch_is_found() -> None:

@@ -53,7 +53,11 @@ def test_a_checkpoint_takes_the_place_of_one_of_the_same_step(tmp_path: Path) ->
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data(), file=st.sampled_from([MODEL, OPTIMIZER, STATE]), kind=st.sampled_from(["flip", "cut", "gone"]))
+@given(
+    data=st.data(),
+    file=st.sampled_from([MODEL, OPTIMIZER, STATE]),
+    kind=st.sampled_from(["flip", "cut", "gone"]),
+)
 def test_any_damage_is_found(data: st.DataObject, file: str, kind: str, tmp_path: Path) -> None:
     name = save_checkpoint(tmp_path, 1, checkpoint())
     path = tmp_path / name / file
@@ -83,7 +87,9 @@ def test_damage_is_told_with_both_hashes(tmp_path: Path) -> None:
     name = save_checkpoint(tmp_path, 1, checkpoint())
     path = tmp_path / name / MODEL
     path.write_bytes(b"\0" + path.read_bytes()[1:])
-    with pytest.raises(CheckpointError, match=rf"{MODEL} is damaged: expected sha256 [0-9a-f]{{64}}, found [0-9a-f]{{64}}"):
+    with pytest.raises(
+        CheckpointError, match=rf"{MODEL} is damaged: expected sha256 [0-9a-f]{{64}}, found [0-9a-f]{{64}}"
+    ):
         load_checkpoint(path.parent)
 
 
@@ -94,13 +100,17 @@ def test_a_disk_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CheckpointError, match="cannot save checkpoint .*step-0000002 of 65 bytes: No space left"):
+    with pytest.raises(
+        CheckpointError, match="cannot save checkpoint .*step-0000002 of 65 bytes: No space left"
+    ):
         save_checkpoint(tmp_path, 2, checkpoint())
     assert os.listdir(tmp_path) == [name]
     assert load_checkpoint(tmp_path / name).weights["b"][0] == 1.0
 
 
-def test_files_reach_the_disk_before_they_get_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_reach_the_disk_before_they_get_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[str] = []
     fsync, rename = os.fsync, os.rename
 

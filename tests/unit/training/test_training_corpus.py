@@ -33,7 +33,14 @@ def encoded(data: bytes, folder: Path, unit: str = "char") -> str | bytes:
 @pytest.mark.parametrize("piece_bytes", [1, 2, 3, 7, 1 << 20])
 @pytest.mark.parametrize(
     "text",
-    ["abc", "a\r\nb\r\n\rc\n", "\ufeffwith a mark", "nul \0 in it", "naïve – 日本語 🎈🎈", "\x85\u2028\u2029"],
+    [
+        "abc",
+        "a\r\nb\r\n\rc\n",
+        "\ufeffwith a mark",
+        "nul \0 in it",
+        "naïve – 日本語 🎈🎈",
+        "\x85\u2028\u2029",
+    ],
 )
 def test_every_symbol_is_kept(
     text: str, piece_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -50,7 +57,13 @@ def test_bytes_are_kept_even_where_they_are_no_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("piece_bytes", [1, 5, 1 << 20])
 @pytest.mark.parametrize(
     ("data", "offset"),
-    [(b"abc\xffdef", 3), (b"\xc3\x28", 0), ("日本".encode()[:-1], 3), (b"12345678\xed\xa0\x80", 8), (b"\x80", 0)],
+    [
+        (b"abc\xffdef", 3),
+        (b"\xc3\x28", 0),
+        ("日本".encode()[:-1], 3),
+        (b"12345678\xed\xa0\x80", 8),
+        (b"\x80", 0),
+    ],
 )
 def test_bad_utf8_is_told_by_its_byte(
     data: bytes, offset: int, piece_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -58,7 +71,9 @@ def test_bad_utf8_is_told_by_its_byte(
     monkeypatch.setattr(corpus, "_PIECE_BYTES", piece_bytes)
     path = tmp_path / "bad.txt"
     path.write_bytes(data)
-    with pytest.raises(DataError, match=rf"corpus bad.txt is not UTF-8 at byte {offset} \(0x{data[offset]:02x}"):
+    with pytest.raises(
+        DataError, match=rf"corpus bad.txt is not UTF-8 at byte {offset} \(0x{data[offset]:02x}"
+    ):
         scan(Source(path), "char")
 
 
@@ -73,7 +88,9 @@ def test_a_text_that_is_too_small_is_refused_and_leaves_nothing(text: str, tmp_p
 
 @pytest.mark.parametrize("split", ["tail", "nanogpt", "none"])
 @pytest.mark.parametrize(("batch_size", "bptt"), [(1, 1), (2, 4), (32, 100)])
-def test_the_number_of_characters_asked_for_is_enough_and_the_least(split: str, batch_size: int, bptt: int) -> None:
+def test_the_number_of_characters_asked_for_is_enough_and_the_least(
+    split: str, batch_size: int, bptt: int
+) -> None:
     config = TrainConfig(split=split, batch_size=batch_size, bptt=bptt)
     with pytest.raises(DataError, match="need at least") as refused:
         check_size(0, config, "x")

@@ -40,8 +40,14 @@ def naive_nats(kind: str, num_layers: int, weights: Weights, tokens: list[int]) 
         x = np.eye(weights["head.weight"].shape[0])[token]
         h, c = list(h), list(c)
         for layer in range(num_layers):
-            w = {name: weights[f"rnn.{name}_l{layer}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
-            gates_in, gates_hidden = w["weight_ih"] @ x + w["bias_ih"], w["weight_hh"] @ h[layer] + w["bias_hh"]
+            w = {
+                name: weights[f"rnn.{name}_l{layer}"]
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            }
+            gates_in, gates_hidden = (
+                w["weight_ih"] @ x + w["bias_ih"],
+                w["weight_hh"] @ h[layer] + w["bias_hh"],
+            )
             h[layer], c[layer] = cell(kind, gates_in, gates_hidden, h[layer], c[layer])
             x = h[layer]
         logits = weights["head.weight"] @ x + weights["head.bias"]

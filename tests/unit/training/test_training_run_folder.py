@@ -36,9 +36,10 @@ def test_a_lock_whose_holder_has_died_is_free(tmp_path: Path) -> None:
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot use .*file as a run folder: File exists"), RunFolder(
-        tmp_path / "file"
-    ).locked():
+    with (
+        pytest.raises(ConfigError, match="cannot use .*file as a run folder: File exists"),
+        RunFolder(tmp_path / "file").locked(),
+    ):
         raise AssertionError
 
 

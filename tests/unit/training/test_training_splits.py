@@ -14,7 +14,11 @@ from charrnn.training.splits import Split, Windows
     ("name", "num_tokens", "parts"),
     [
         ("tail", 1000, {"train": (0, 900), "validation": (900, 950), "test": (950, 1000)}),
-        ("tail", 1115394, {"train": (0, 1003854), "validation": (1003854, 1059624), "test": (1059624, 1115394)}),
+        (
+            "tail",
+            1115394,
+            {"train": (0, 1003854), "validation": (1003854, 1059624), "test": (1059624, 1115394)},
+        ),
         ("tail", 19, {"train": (0, 17), "validation": (17, 18), "test": (18, 19)}),
         ("nanogpt", 1115394, {"train": (0, 1003854), "validation": (1003854, 1115394)}),
         ("none", 7, {"train": (0, 7)}),

@@ -261,7 +261,9 @@ def test_three_in_a_row_end_the_run_and_keep_the_last_good_checkpoint(
     corpus: Path, small: TrainConfig, tmp_path: Path, poisoned: set[int]
 ) -> None:
     poisoned |= {22, 23, 24}
-    with pytest.raises(DivergedError, match=r"at step 24: .* 3 steps in a row; the last good .* is step-0000021"):
+    with pytest.raises(
+        DivergedError, match=r"at step 24: .* 3 steps in a row; the last good .* is step-0000021"
+    ):
         Trainer(small).fit(corpus, out=tmp_path / "run")
     run = load_run(tmp_path / "run", "last")
     assert run.step == 21
@@ -272,10 +274,14 @@ def test_weights_that_are_not_finite_are_never_saved(
     corpus: Path, small: TrainConfig, tmp_path: Path
 ) -> None:
     config = small.replace(lr=1e38, warmup_steps=0, schedule="constant", checkpoint_every=1)
-    with pytest.raises(DivergedError, match=r"training diverged at step \d+: .* start anew with a lower --lr"):
+    with pytest.raises(
+        DivergedError, match=r"training diverged at step \d+: .* start anew with a lower --lr"
+    ):
         Trainer(config).fit(corpus, out=tmp_path / "run")
     for name in list_checkpoints(tmp_path / "run/checkpoints"):
-        assert all(bool(weight.isfinite().all()) for weight in load_run(tmp_path / "run").model.parameters()), name
+        assert all(
+            bool(weight.isfinite().all()) for weight in load_run(tmp_path / "run").model.parameters()
+        ), name
 
 
 class Ticking:

@@ -1,71 +1,76 @@
 //! top_k, top_p and min_p over integer weights, without sorting them all. Each returns the new sum.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 
-/// Keeps the `k` largest logits, the lowest ids among equals. `0 < k < V`.
-pub(super) fn top_k(weights: &mut [u64], logits: &[f32], k: usize, order: &mut Vec<u32>) -> u64 {
-    let by_logit = |a: &u32, b: &u32| {
-        let (left, right) = (logits[*a as usize], logits[*b as usize]);
-        right.partial_cmp(&left).unwrap_or(Ordering::Equal).then(a.cmp(b))
-    };
-    order.clear();
-    order.extend(0..weights.len() as u32);
-    order.select_nth_unstable_by(k - 1, by_logit);
-    order[k..].iter().for_each(|&token| weights[token as usize] = 0);
-    order[..k].iter().map(|&token| weights[token as usize]).sum()
+use super::exp::ONE;
+use super::kernel::key;
+use super::path::Path;
+
+/// Keeps the `k` largest logits, the lowest ids among equals. `0 < k < V`; the keys of the logits are in `range`.
+///
+/// Halves the range of the k-th largest key until the count fits: each step is one fast pass, and there are at most 32.
+pub(super) fn top_k(path: Path, weights: &mut [u64], logits: &[f32], k: u32, range: (i32, i32)) -> u64 {
+    let (mut low, mut high) = range;
+    while low < high {
+        // Rounded down: `i32::midpoint` rounds towards 0, where a range of two negative numbers would never end.
+        let middle = ((i64::from(low) + i64::from(high)) >> 1) as i32;
+        match path.count_above(logits, middle) {
+            count if count == k => return path.keep_likely(logits, middle, 0, weights),
+            count if count > k => low = middle + 1,
+            _ => high = middle,
+        }
+    }
+    let num_equal = k - path.count_above(logits, low);
+    path.keep_likely(logits, low, end_of_equal(logits, low, num_equal), weights)
 }
+
+/// The id after the `num_equal`-th logit whose key is `bound`.
+fn end_of_equal(logits: &[f32], bound: i32, num_equal: u32) -> u32 {
+    let mut equal = (0_u32..).zip(logits).filter(|(_, &logit)| key(logit) == bound);
+    equal.nth(num_equal as usize - 1).map_or(u32::MAX, |(id, _)| id + 1)
+}
+
+/// A weight with its id, heaviest first, lowest id first among equals.
+pub(super) type Ranked = (Reverse<u64>, u32);
 
 /// Keeps the smallest set whose mass reaches `p` of `total`: largest first, lowest ids first among equals, the one that
 /// crosses included.
 ///
 /// Weights are sorted into buckets by their leading zeros; only the bucket in which the mass is reached is ordered.
-pub(super) fn top_p(weights: &mut [u64], total: u64, p: f64, order: &mut Vec<u32>) -> u64 {
-    let wanted = ((p * total as f64).ceil() as u64).max(1);
-    let (bucket, above) = crossing_bucket(weights, wanted);
-    order.clear();
-    for (token, weight) in weights.iter_mut().enumerate() {
-        match weight.leading_zeros().cmp(&bucket) {
-            Ordering::Less => {}
-            Ordering::Equal => order.push(token as u32),
-            Ordering::Greater => *weight = 0,
-        }
+pub(super) fn top_p(path: Path, weights: &mut [u64], total: u64, p: f64, scratch: &mut Vec<Ranked>) -> u64 {
+    let wanted = ((p * total as f64).ceil() as u64).clamp(1, total);
+    let (bucket, mut mass) = crossing_bucket(weights, wanted);
+    let is_in_bucket = |weight: u64| weight.leading_zeros() as usize == bucket;
+    scratch.clear();
+    let ranked = (0_u32..).zip(weights.iter()).filter(|(_, &weight)| is_in_bucket(weight));
+    scratch.extend(ranked.map(|(id, &weight)| (Reverse(weight), id)));
+    scratch.sort_unstable();
+    let crosses = |&&(Reverse(weight), _): &&Ranked| {
+        mass += weight;
+        mass >= wanted
+    };
+    match scratch.iter().find(crosses) {
+        Some(&(Reverse(weight), id)) => path.keep_heavy(weights, weight, id + 1),
+        None => total,
     }
-    order.sort_unstable_by_key(|&token| (std::cmp::Reverse(weights[token as usize]), token));
-    let mut mass = above;
-    for &token in order.iter() {
-        if mass >= wanted {
-            weights[token as usize] = 0;
-        }
-        mass += weights[token as usize];
-    }
-    mass
 }
 
 /// The leading zeros of the bucket in which the mass reaches `wanted`, and the mass of the buckets above it.
-fn crossing_bucket(weights: &[u64], wanted: u64) -> (u32, u64) {
+fn crossing_bucket(weights: &[u64], wanted: u64) -> (usize, u64) {
     let mut masses = [0_u64; 65];
     for weight in weights {
         masses[weight.leading_zeros() as usize] += weight;
     }
-    let mut above = 0;
-    for (bucket, mass) in masses.iter().enumerate() {
-        if above + mass >= wanted {
-            return (bucket as u32, above);
-        }
-        above += mass;
-    }
-    // Rounding asked for more than there is: everything stays.
-    (64, above)
+    let mut mass = 0;
+    let reaches = |&bucket: &usize| {
+        mass += masses[bucket];
+        mass >= wanted
+    };
+    let bucket = (0..64).find(reaches).unwrap_or(64);
+    (bucket, mass - masses[bucket])
 }
 
-/// Keeps what weighs at least `p` of the largest.
-pub(super) fn min_p(weights: &mut [u64], p: f64) -> u64 {
-    let largest = weights.iter().copied().max().unwrap_or(0);
-    let least = (p * largest as f64).ceil() as u64;
-    let mut total = 0;
-    for weight in weights {
-        *weight = if *weight >= least { *weight } else { 0 };
-        total += *weight;
-    }
-    total
+/// Keeps what weighs at least `p` of the largest, which is always `ONE`.
+pub(super) fn min_p(path: Path, weights: &mut [u64], p: f64) -> u64 {
+    path.keep_heavy(weights, (p * ONE as f64).ceil() as u64, u32::MAX)
 }

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use crate::event::Chunk;
-use crate::stop::StopSet;
+use crate::stop::{self, StopSet};
 use crate::vocab::{Decoder, Unit, Vocab};
 
 /// The text of one stream between the sampler and its next chunk.
@@ -25,7 +25,7 @@ impl TextBuffer {
     pub(crate) fn new(unit: Unit) -> Self {
         TextBuffer {
             decoder: Decoder::new(unit),
-            stop_state: 0,
+            stop_state: stop::START,
             held: VecDeque::new(),
             text: String::new(),
             num_chars: 0,

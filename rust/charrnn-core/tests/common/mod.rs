@@ -20,6 +20,8 @@ use charrnn_core::{ModelSpec, StateTensor, StepError, StepModel};
 pub(crate) struct Faults {
     /// That row's logits are NaN.
     pub(crate) nan: Option<u32>,
+    /// That row's logits are minus infinity.
+    pub(crate) mute: Option<u32>,
     /// The whole batch fails.
     pub(crate) error: Option<u32>,
     /// The thread panics.
@@ -66,8 +68,12 @@ impl StepModel for FakeModel {
             let c = (c + h1 + token as f32) % 239.0;
             state.in_out(0).1[2 * row..][..2].copy_from_slice(&[h0, h1]);
             state.in_out(1).1[row] = c;
-            let scale = if Some(token) == self.faults.nan { f32::NAN } else { 1.0 / 12.0 };
-            let logit = |v: usize| scale * (((h0 + 5.0 * c) * (v + 1) as f32 + h1) % 97.0);
+            let shift = match Some(token) {
+                fault if fault == self.faults.nan => f32::NAN,
+                fault if fault == self.faults.mute => f32::NEG_INFINITY,
+                _ => 0.0,
+            };
+            let logit = |v: usize| ((h0 + 5.0 * c) * (v + 1) as f32 + h1) % 97.0 / 12.0 + shift;
             self.logits.extend((0..self.spec.vocab_size - 1).map(logit));
             self.logits.push(f32::NEG_INFINITY);
         }

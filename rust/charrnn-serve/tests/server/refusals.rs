@@ -1,6 +1,6 @@
 //! What is refused, with which code and words; the connection lives on.
 
-use crate::harness::{read_all, request, text, FakeModel, TestServer, PATIENCE};
+use crate::harness::{read_all, request, text, within_patience, FakeModel, TestServer, PATIENCE};
 use charrnn_core::engine::EngineConfig;
 use charrnn_serve::pb::{GenerateRequest, Output, Sampling, Stopping};
 use charrnn_serve::ServeError;
@@ -85,9 +85,10 @@ async fn of_several_models_one_must_be_named() {
 async fn two_models_of_one_name_are_not_served() {
     let models = ["one", "one"].map(|name| FakeModel::new().into_model(name, EngineConfig::default()));
     let server = TestServer::start(models.to_vec(), PATIENCE).await;
-    let ended = server.ended.await.expect("no panic");
+    let ended = within_patience(server.ended).await.expect("no panic");
     assert!(matches!(ended, Err(ServeError::DuplicateModel(name)) if name == "one"));
-    let none = TestServer::start(Vec::new(), PATIENCE).await.ended.await.expect("no panic");
+    let none = TestServer::start(Vec::new(), PATIENCE).await.ended;
+    let none = within_patience(none).await.expect("no panic");
     assert!(matches!(none, Err(ServeError::NoModels)));
 }
 
@@ -96,6 +97,7 @@ async fn an_oversize_message_exhausts_and_the_connection_lives() {
     let (server, _model) = TestServer::of(FakeModel::new()).await;
     let mut client = server.client().await;
     let status = client.generate(request(&"a".repeat(2 << 20), 1)).await.expect_err("2 MiB");
+    println!("DBG {status:?}");
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     client.generate(request("a", 1)).await.expect("the connection lives");
 }

@@ -73,7 +73,8 @@ async fn a_client_that_never_reads_does_not_hold_it_up() {
     let stream = server.client().await.generate(request("a", 1_000_000)).await.expect("accepted");
     eventually("it runs", || model.num_running() == 1).await;
     end(server.stop()).await;
-    drop(stream);
+    let (r, st) = read_all(stream.into_inner()).await;
+    println!("DBG {} {} {st:?}", r.len(), text(&r).len());
 }
 
 #[tokio::test]
