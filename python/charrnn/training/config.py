@@ -23,7 +23,7 @@ DEFAULT_EPOCHS = 20
 # Settings that may change when a run is resumed; all others decide what the weights become.
 RESUMABLE = frozenset({"threads", "device", "checkpoint_every"})
 
-# field: (least, most); the least of dropout, lr and betas is checked apart where it is open.
+# field: (least, most)
 _RANGES: dict[str, tuple[float, float]] = {
     "num_layers": (1, 16),
     "hidden_size": (1, 16384),
@@ -34,7 +34,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_steps": (1, 10**12),
     "max_epochs": (1, 10**9),
     "max_minutes": (0.01, 10**7),
-    "lr": (1e-12, 1e38),
+    "lr": (1e-12, 1000.0),
     "warmup_steps": (0, 10**9),
     "weight_decay": (0.0, 100.0),
     "beta1": (0.0, 0.99999),

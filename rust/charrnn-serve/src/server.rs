@@ -25,12 +25,12 @@ use crate::service::{CharRnnService, Models};
 /// Streams one connection may hold at once; more wait in the client. HTTP/2's own default is no limit.
 const MAX_STREAMS_PER_CONNECTION: u32 = 1024;
 /// The longest prompt is 65 536 characters of at most 4 bytes.
-const MAX_MESSAGE_BYTES: usize = 4 << 20;
+const MAX_MESSAGE_BYTES: usize = 1 << 20;
 const MAX_HEADER_BYTES: u32 = 16 << 10;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long streams that have ended may take to reach their clients. hyper's own wait has no end.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(3600);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Serves `models` on `listener` until `shutdown` completes, then ends in order: health says NOT_SERVING, new
 /// requests get UNAVAILABLE, running streams have `drain_timeout` to finish, the rest end with UNAVAILABLE, and

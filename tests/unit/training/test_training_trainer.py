@@ -273,7 +273,7 @@ def test_three_in_a_row_end_the_run_and_keep_the_last_good_checkpoint(
 def test_weights_that_are_not_finite_are_never_saved(
     corpus: Path, small: TrainConfig, tmp_path: Path
 ) -> None:
-    config = small.replace(lr=1e38, warmup_steps=0, schedule="constant", checkpoint_every=1)
+    config = small.replace(lr=1e3, weight_decay=1e2, warmup_steps=0, schedule="constant", checkpoint_every=1)
     with pytest.raises(
         DivergedError, match=r"training diverged at step \d+: .* start anew with a lower --lr"
     ):

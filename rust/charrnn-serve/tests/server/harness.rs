@@ -1,6 +1,7 @@
 //! A model of 15 lines behind a real server on a port of its own, and a client of it.
 
 use std::future::IntoFuture;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{mpsc, Arc};
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ pub(crate) const SYMBOLS: &str = "abcdefghijklmnopqrstuvwxyz";
 /// No wait in a test is meant to last; this one only ends a test that would hang.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Text that a client takes without reading it. tonic's own 2 MB would hold most texts whole.
+pub(crate) const WINDOW_BYTES: u32 = 4096;
+
 /// After each letter comes the next one, after `z` comes `a`. The state counts steps.
 pub(crate) struct FakeModel {
     spec: ModelSpec,
@@ -31,13 +35,14 @@ pub(crate) struct FakeModel {
     permits: Option<mpsc::Receiver<()>>,
     /// A step that is fed this token fails.
     poison: Option<u32>,
+    num_steps: Arc<AtomicU64>,
 }
 
 impl FakeModel {
     pub(crate) fn new() -> Self {
         let state = vec![StateTensor { name: "count".to_owned(), width: 1 }];
         let spec = ModelSpec { vocab_size: SYMBOLS.len(), state };
-        FakeModel { spec, logits: Vec::new(), permits: None, poison: None }
+        FakeModel { spec, logits: Vec::new(), permits: None, poison: None, num_steps: Arc::default() }
     }
 
     /// One step for each message sent; free once the sender is dropped.
@@ -48,6 +53,11 @@ impl FakeModel {
 
     pub(crate) fn poisoned_by(letter: char) -> Self {
         FakeModel { poison: SYMBOLS.find(letter).map(|index| index as u32), ..FakeModel::new() }
+    }
+
+    /// Counts the steps as they end.
+    pub(crate) fn num_steps(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.num_steps)
     }
 
     pub(crate) fn into_model(self, name: &str, config: EngineConfig) -> Model {
@@ -73,6 +83,7 @@ impl StepModel for FakeModel {
         self.logits.resize(tokens.len() * size, 0.0);
         let rows = self.logits.chunks_exact_mut(size).zip(tokens);
         rows.for_each(|(row, &token)| row[(token as usize + 1) % size] = 100.0);
+        self.num_steps.fetch_add(1, SeqCst);
         Ok(&self.logits)
     }
 }
@@ -116,9 +127,8 @@ impl TestServer {
     }
 
     pub(crate) async fn channel(&self) -> Channel {
-        // HTTP/2's own window: tonic's 2 MB would hold a whole text for a client that does not read.
         let endpoint = Endpoint::from_shared(self.address.clone()).expect("an address");
-        endpoint.initial_stream_window_size(65_535).connect().await.expect("a server")
+        endpoint.initial_stream_window_size(WINDOW_BYTES).connect().await.expect("a server")
     }
 
     pub(crate) async fn client(&self) -> CharRnnClient<Channel> {

@@ -6,8 +6,8 @@ use crate::harness::{eventually, letters_after, read_all, request, text, FakeMod
 use charrnn_core::engine::EngineConfig;
 use tonic::Code;
 
-/// More than the channel, HTTP/2's window and the sockets hold.
-const LONG: u32 = 400_000;
+/// Many times what the channel and the client's window hold.
+const LONG: u32 = 200_000;
 
 #[tokio::test]
 async fn neighbours_go_on_and_the_text_is_whole_in_the_end() {
