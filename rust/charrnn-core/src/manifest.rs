@@ -21,6 +21,8 @@ const FORMAT: &str = "charrnn-bundle";
 const VERSION: u32 = 1;
 /// A manifest holds the vocabulary: 65,536 symbols of 7 digits and some air.
 const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+/// ONNX files end at 2 GiB.
+const MAX_FILE_BYTES: u64 = 2 << 30;
 /// A state of 4 MiB a stream is a thousand times that of the largest model of the essay.
 const MAX_STATE_WIDTH: usize = 1 << 20;
 const MAX_NAME_CHARS: usize = 128;
@@ -131,12 +133,7 @@ impl Bundle {
 
     fn read_file(&self, name: &str) -> Result<Vec<u8>, BundleError> {
         let path = self.dir.join(name);
-        let is_file = fs::symlink_metadata(&path).map(|metadata| metadata.is_file());
-        let refuse = |source| BundleError::Read { path: path.clone(), source };
-        if !is_file.map_err(refuse)? {
-            return Err(refuse(std::io::Error::other("not a plain file")));
-        }
-        let bytes = fs::read(&path).map_err(refuse)?;
+        let bytes = read_plain_file(&path, MAX_FILE_BYTES)?;
         let (found, expected) = (hex(&Sha256::digest(&bytes)), self.manifest.files[name].sha256.clone());
         match found == expected {
             true => Ok(bytes),
@@ -146,9 +143,22 @@ impl Bundle {
 }
 
 fn read_manifest(path: &Path) -> Result<String, BundleError> {
-    let read = || match fs::metadata(path)?.len() {
-        size if size <= MAX_MANIFEST_BYTES => fs::read_to_string(path),
-        size => Err(std::io::Error::other(format!("{size} bytes, the limit is {MAX_MANIFEST_BYTES}"))),
+    let bytes = read_plain_file(path, MAX_MANIFEST_BYTES)?;
+    let not_text = |error| BundleError::Read { path: path.to_owned(), source: std::io::Error::other(error) };
+    String::from_utf8(bytes).map_err(not_text)
+}
+
+/// The bytes of a file that is no link, device or pipe and no larger than `max_bytes`.
+fn read_plain_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>, BundleError> {
+    let read = || {
+        let metadata = fs::symlink_metadata(path)?;
+        match metadata.len() {
+            _ if !metadata.is_file() => Err(std::io::Error::other("not a plain file")),
+            size if size > max_bytes => {
+                Err(std::io::Error::other(format!("{size} bytes, the limit is {max_bytes}")))
+            }
+            _ => fs::read(path),
+        }
     };
     read().map_err(|source| BundleError::Read { path: path.to_owned(), source })
 }
@@ -161,7 +171,8 @@ impl Manifest {
     /// What is wrong, in words.
     fn check(&self) -> Result<(), String> {
         if self.format != FORMAT {
-            return Err(format!("format is {:?}, expected {FORMAT:?}", self.format));
+            let shown: String = self.format.chars().take(MAX_NAME_CHARS).collect();
+            return Err(format!("format is {shown:?}, expected {FORMAT:?}"));
         }
         if self.version != VERSION {
             return Err(format!("format version is {}, this charrnn reads {VERSION}", self.version));

@@ -111,6 +111,10 @@ fn a_link_out_of_the_bundle_is_not_followed() {
     std::os::unix::fs::symlink(outside.0.join("graph"), folder.0.join("step.onnx")).expect("link");
     let error = Bundle::open(&folder.0).expect("the manifest is good").read("fp32").expect_err("refused");
     assert!(error.to_string().contains("not a plain file"), "{error}");
+    fs::rename(folder.0.join(MANIFEST), outside.0.join(MANIFEST)).expect("move");
+    std::os::unix::fs::symlink(outside.0.join(MANIFEST), folder.0.join(MANIFEST)).expect("link");
+    let error = Bundle::open(&folder.0).expect_err("refused");
+    assert!(error.to_string().contains("not a plain file"), "{error}");
 }
 
 #[test]
