@@ -74,7 +74,7 @@ def weights(logits: Sequence[float], rules: Rules) -> list[int]:
 
 
 def draw(logits: Sequence[float], rules: Rules, bits: int) -> tuple[int, float]:
-    """The token that 64 random bits choose, and how far the draw is from the nearest boundary, as a share of the mass."""
+    """The token that 64 random bits choose, and the draw's distance from a boundary, a share of the mass."""
     if rules.temperature == 0.0:
         return max(range(len(logits)), key=lambda i: (logits[i], -i)), 1.0
     w = weights(logits, rules)

@@ -21,7 +21,7 @@ def run_charrnn(*arguments: str | Path, timeout: float = 120) -> subprocess.Comp
 
 @contextlib.contextmanager
 def running_server(*arguments: str | Path) -> Iterator[str]:
-    """The address of ``charrnn serve ARGUMENTS`` on a free port; stopped by SIGTERM, and its exit code checked."""
+    """The address of ``charrnn serve ARGUMENTS`` on a free port; stopped by SIGTERM, exit code checked."""
     command = [*COMMAND, "serve", *map(str, arguments), "--listen", "127.0.0.1:0", "--drain-timeout", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:

@@ -1,4 +1,4 @@
-"""Makes sampler.json: draws of the slow reference, which the Rust and the Python tests both have to reproduce.
+"""Makes sampler.json: draws of the slow reference, which Rust and Python tests both have to reproduce.
 
 ``python -m tests.golden.make`` writes it again; a test checks that it is what this file makes.
 """
@@ -34,7 +34,7 @@ def float32(value: float) -> float:
 
 
 def make() -> str:
-    """The vectors as JSON, one a line. Rows hold ties and excluded tokens; draws near a boundary are left out."""
+    """The vectors as JSON, one a line; draws near a boundary are left out."""
     rng, lines = random.Random(20150521), []
     for number in range(300):
         vocab_size = rng.choice([1, 2, 5, 65, 96])

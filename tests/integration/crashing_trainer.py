@@ -97,8 +97,10 @@ def killed_at_steps(corpus: Path, folder: Path) -> dict[str, Any]:
     ends: dict[str, Any] = {}
     for _ in range(20):
         steps, run = sorted(rng.sample(range(1, 41), 2)), folder / "run"
-        kills = sum(in_child(lambda step=step: fit(CONFIG, corpus, run, KilledAt(step))) for step in steps)
-        in_child(lambda: fit(CONFIG, corpus, run))
+        kills = sum(
+            in_child(lambda step=step, run=run: fit(CONFIG, corpus, run, KilledAt(step))) for step in steps
+        )
+        in_child(lambda run=run: fit(CONFIG, corpus, run))
         ends[str(steps)] = [kills, digest(run)]
         shutil.rmtree(run)
     in_child(lambda: fit(CONFIG, corpus, folder / "whole"))
@@ -110,10 +112,10 @@ def killed_at_calls(corpus: Path, folder: Path) -> dict[str, Any]:
     ends: dict[str, Any] = {}
     for number in range(1, 1000):
         run = folder / "run"
-        was_killed = in_child(lambda number=number: (die_at_call(number), fit(SHORT, corpus, run)))
+        was_killed = in_child(lambda number=number, run=run: (die_at_call(number), fit(SHORT, corpus, run)))
         if not was_killed:
             break
-        in_child(lambda: fit(SHORT, corpus, run))
+        in_child(lambda run=run: fit(SHORT, corpus, run))
         ends[str(number)] = [1, digest(run)]
         shutil.rmtree(run)
     return {"reference": digest(folder / "run"), "ends": ends}

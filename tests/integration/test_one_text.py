@@ -1,7 +1,7 @@
 """One text everywhere: the promise that a text depends only on (model, prompt, parameters, seed).
 
-The same request goes through the command line, the engine, a client alone and a client among 63 others that join
-and leave, over 1 or 2 workers and chunks of 1 or 16 characters. Every way has to give the same characters.
+The same request goes through the command line, the engine, a client alone and a client among 63 others that
+join and leave, over 1 or 2 workers and chunks of 1 or 16 characters. Every way has to give the same text.
 """
 
 from __future__ import annotations

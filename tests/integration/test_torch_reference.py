@@ -1,8 +1,8 @@
 """The torch step loop with the slow sampler makes the same text as the engine, in fp32.
 
-The two compute logits in a different order, so they may differ by float32 rounding: up to TOLERANCE in a logit. A text
-may therefore part from the other only at a draw that close to the boundary of two tokens; there, and only there, the
-comparison ends.
+The two compute logits in a different order, so they may differ by float32 rounding: up to TOLERANCE in a
+logit. A draw may therefore differ only that close to the boundary of two tokens; the torch loop then goes on
+with the engine's token, so that every position of the text is compared.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def test_engine_equals_torch_loop(tiny_run: Path, tiny_bundle: Path, rules: Rule
 
 
 def _first_unexplained_difference(run_path: Path, tokens: np.ndarray, rules: Rules, seed: int) -> int | None:
-    """Position where the torch loop draws another token than ``tokens`` by more than rounding; ``None`` if nowhere."""
+    """Where the torch loop draws another token than ``tokens`` by more than rounding; ``None`` if nowhere."""
     run = load_run(run_path)
     state = run.model.zero_state(1)
     with torch.no_grad():

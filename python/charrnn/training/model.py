@@ -55,10 +55,11 @@ class CharRNN(nn.Module):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """An LSTM that remembers from the start (Jozefowicz et al. 2015: forget-gate bias 1) and hears its input.
+        """Draw weights so that the network remembers and hears its input from the start.
 
-        A column of layer 0's weights is the embedding of a 1-of-k symbol. Drawn as torch draws them, for dense inputs,
-        it is too faint: 2.79 bits per character after 1,500 steps on tiny-shakespeare against 2.33 at unit variance.
+        An LSTM's forget-gate bias is 1 (Jozefowicz et al. 2015). A column of layer 0's input weights is the
+        embedding of a 1-of-k symbol: drawn as torch draws them, for dense inputs, it is too faint. After
+        1,500 steps on tiny-shakespeare that made 2.79 bits per character, and unit variance made 2.33.
         """
         hidden_size = self.shape.hidden_size
         for name, weight in self.rnn.named_parameters():
@@ -67,7 +68,7 @@ class CharRNN(nn.Module):
                 if self.shape.cell == "lstm" and name.startswith("bias_ih"):
                     weight[hidden_size : 2 * hidden_size] = 1.0
         if self.embedding is None:
-            nn.init.normal_(self.rnn.weight_ih_l0)
+            nn.init.normal_(dict(self.rnn.named_parameters())["weight_ih_l0"])
         nn.init.zeros_(self.head.bias)
 
     @property

@@ -59,8 +59,10 @@ def test_it_is_restored_exactly() -> None:
 
 def test_the_compiler_is_not_loaded() -> None:
     code = (
-        "import sys, torch; from charrnn.training import TrainConfig; from charrnn.training.learner import Learner;"
-        "x = torch.zeros(2, 3, dtype=torch.int64); c = TrainConfig(hidden_size=4, batch_size=2, device='cpu');"
+        "import sys, torch; from charrnn.training import TrainConfig;"
+        "from charrnn.training.learner import Learner;"
+        "x = torch.zeros(2, 3, dtype=torch.int64);"
+        "c = TrainConfig(hidden_size=4, batch_size=2, device='cpu');"
         "Learner(c, 5).learn(x, x, 0.1); sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -101,7 +101,7 @@ def test_a_disk_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
-        CheckpointError, match="cannot save checkpoint .*step-0000002 of 65 bytes: No space left"
+        CheckpointError, match=r"cannot save checkpoint .*step-0000002 of 65 bytes: No space left"
     ):
         save_checkpoint(tmp_path, 2, checkpoint())
     assert os.listdir(tmp_path) == [name]

@@ -38,7 +38,7 @@ def encoded(data: bytes, folder: Path, unit: str = "char") -> str | bytes:
         "a\r\nb\r\n\rc\n",
         "\ufeffwith a mark",
         "nul \0 in it",
-        "naïve – 日本語 🎈🎈",
+        "naïve \u2013 日本語 🎈🎈",
         "\x85\u2028\u2029",
     ],
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -36,7 +37,7 @@ def naive_nats(kind: str, num_layers: int, weights: Weights, tokens: list[int]) 
     hidden_size = weights["head.weight"].shape[1]
     h = c = [np.zeros(hidden_size)] * num_layers
     nats = []
-    for token, target in zip(tokens, tokens[1:], strict=False):
+    for token, target in itertools.pairwise(tokens):
         x = np.eye(weights["head.weight"].shape[0])[token]
         h, c = list(h), list(c)
         for layer in range(num_layers):

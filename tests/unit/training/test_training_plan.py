@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from charrnn.training.config import TrainConfig
@@ -40,7 +42,7 @@ def test_cosine_with_warm_up() -> None:
     assert rates[10] == 1.0
     assert rates[60] == pytest.approx(0.5)
     assert rates[110] == pytest.approx(0.0, abs=1e-12)
-    assert all(later < earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates))
 
 
 def test_warm_up_is_at_most_a_tenth() -> None:

@@ -37,7 +37,7 @@ def test_a_lock_whose_holder_has_died_is_free(tmp_path: Path) -> None:
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(ConfigError, match="cannot use .*file as a run folder: File exists"),
+        pytest.raises(ConfigError, match=r"cannot use .*file as a run folder: File exists"),
         RunFolder(tmp_path / "file").locked(),
     ):
         raise AssertionError
@@ -57,9 +57,14 @@ def test_leftovers_are_swept_and_nothing_else(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(ZeroDivisionError), replacing(path) as file:
-        file.write(b"new")
-        raise ZeroDivisionError
+
+    def write_and_fail() -> None:
+        with replacing(path) as file:
+            file.write(b"new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_and_fail()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]
 

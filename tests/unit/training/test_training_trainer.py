@@ -119,7 +119,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_taken(
     whole = last_weights(tmp_path / "run")
     path = tmp_path / "run/checkpoints/step-0000030" / MODEL
     path.write_bytes(whole[:-1] + b"!")
-    with pytest.raises(CheckpointError, match="step-0000030/model.safetensors is damaged: expected sha256"):
+    with pytest.raises(CheckpointError, match=r"step-0000030/model.safetensors is damaged: expected sha256"):
         load_run(tmp_path / "run", "last")
     diary = Diary()
     Trainer(small, reporter=diary).fit(out=tmp_path / "run", resume=True)
@@ -135,7 +135,7 @@ def test_without_an_intact_checkpoint_nothing_is_trained(
     Trainer(small).fit(corpus, out=tmp_path / "run")
     for path in (tmp_path / "run/checkpoints").rglob("state.json"):
         path.write_text("{}")
-    with pytest.raises(CheckpointError, match="step-0000030/state.json is damaged"):
+    with pytest.raises(CheckpointError, match=r"step-0000030/state.json is damaged"):
         Trainer(small).fit(out=tmp_path / "run", resume=True)
 
 
@@ -210,7 +210,7 @@ def test_a_text_that_has_gone_is_not_needed(corpus: Path, small: TrainConfig, tm
     assert last_weights(tmp_path / "run") == last_weights(tmp_path / "whole")
     tokens = tmp_path / "run/tokens.bin"
     tokens.write_bytes(b"\0" + tokens.read_bytes()[1:])
-    with pytest.raises(CheckpointError, match="encoded text is damaged and .*corpus.txt has gone"):
+    with pytest.raises(CheckpointError, match=r"encoded text is damaged and .*corpus.txt has gone"):
         Trainer(small).fit(out=tmp_path / "run", resume=True)
     corpus.write_text(text)
     Trainer(small).fit(out=tmp_path / "run", resume=True)
@@ -339,5 +339,5 @@ def test_a_folder_that_is_no_run_is_named(corpus: Path, small: TrainConfig, tmp_
         load_run(tmp_path)
     Trainer(small, reporter=Diary(13)).fit(corpus, out=tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoints")
-    with pytest.raises(CheckpointError, match="cannot read .*state.json"):
+    with pytest.raises(CheckpointError, match=r"cannot read .*state.json"):
         load_run(tmp_path / "run")
