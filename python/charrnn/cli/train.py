@@ -117,10 +117,10 @@ def train(
     **settings: Any,
 ) -> None:
     """Train a model on CORPUS, a text file, and keep it in the folder RUN."""
+    config = _config(context, out, settings, resume=resume)
     from charrnn.training import Trainer
     from charrnn.training.reporter import terminal_reporter
 
-    config = _config(context, out, settings, resume=resume)
     reporter = terminal_reporter()
     try:
         result = Trainer(config, reporter=reporter).fit(

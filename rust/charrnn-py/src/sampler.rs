@@ -124,7 +124,7 @@ fn strings(value: Bound<'_, PyAny>) -> PyResult<Vec<String>> {
         Ok(lone) => {
             Err(raise("RequestError", format!("stop is the string {lone:?}; give a list of strings")))
         }
-        Err(_) => value.try_iter()?.map(|item| item?.extract().map_err(Into::into)).collect(),
+        Err(_) => value.try_iter()?.map(|item| item?.extract()).collect(),
     }
 }
 
