@@ -18,7 +18,8 @@ setup:  ## find or install uv, then everything the project needs, locked
 	@uv sync --locked --extra train
 
 quickstart: setup  ## train a small LSTM, export it, serve it, stream text from it
-	@$(RUN) charrnn quickstart --force
+	@$(RUN) charrnn quickstart --out runs/quickstart --force
+	@echo '(for the command charrnn itself: source .venv/bin/activate)' >&2
 
 build: setup  ## build a wheel into dist/ (smaller and slower to build than the development one)
 	@uv build --wheel --out-dir dist --config-setting build-args="--profile dist"

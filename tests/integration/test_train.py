@@ -8,13 +8,47 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
+from charrnn.cli import main
 from charrnn.training import load_run
 from charrnn.training.run_folder import RunFolder
 from tests.servers import run_charrnn
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Train = Callable[..., Done]
+
+
+@pytest.fixture
+def train(capsys: pytest.CaptureFixture[str]) -> Train:
+    """``charrnn train`` in this process, which has paid for torch already."""
+
+    def run(*arguments: str | Path) -> Done:
+        threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGTERM)
+        try:
+            code = main(["train", *map(str, arguments)])
+        finally:
+            torch.set_num_threads(threads)
+            signal.signal(signal.SIGTERM, handler)
+        told = capsys.readouterr()
+        return Done(code, told.out, told.err)
+
+    return run
+
 
 SMALL = ["--hidden-size", "8", "--batch-size", "4", "--bptt", "8", "--threads", "1", "--device", "cpu"]
 SHORT = [*SMALL, "--max-steps", "12", "--eval-every", "5", "--sample-chars", "30"]
@@ -46,7 +80,7 @@ def test_the_sample_and_nothing_else_is_on_stdout(corpus: Path, tmp_path: Path) 
     assert kinds == ["eval"] * 3
 
 
-def test_options_reach_the_model(corpus: Path, tmp_path: Path) -> None:
+def test_options_reach_the_model(train: Train, corpus: Path, tmp_path: Path) -> None:
     shape = [
         "--cell",
         "gru",
@@ -60,7 +94,7 @@ def test_options_reach_the_model(corpus: Path, tmp_path: Path) -> None:
         "byte",
     ]
     pace = ["--lr", "1e-3", "--schedule", "constant", "--seed", "7", "--clip-norm", "2", "--dropout", "0.1"]
-    done = run_charrnn("train", corpus, "--out", tmp_path / "run", *SHORT, *shape, *pace)
+    done = train(corpus, "--out", tmp_path / "run", *SHORT, *shape, *pace)
     assert done.returncode == 0, done.stderr
     run = load_run(tmp_path / "run")
     assert (run.config.cell, run.config.split, run.config.unit, run.config.seed) == (
@@ -90,41 +124,41 @@ def test_options_reach_the_model(corpus: Path, tmp_path: Path) -> None:
     ],
 )
 def test_errors_are_one_line_and_a_code(
-    extra: list[str], code: int, message: str, corpus: Path, tmp_path: Path
+    extra: list[str], code: int, message: str, train: Train, corpus: Path, tmp_path: Path
 ) -> None:
-    done = run_charrnn("train", corpus, "--out", tmp_path / "run", *SHORT, *extra)
+    done = train(corpus, "--out", tmp_path / "run", *SHORT, *extra)
     assert (done.returncode, done.stdout) == (code, "")
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
 
 
-def test_bad_utf8_is_one_line(tmp_path: Path) -> None:
+def test_bad_utf8_is_one_line(train: Train, tmp_path: Path) -> None:
     (tmp_path / "bad.txt").write_bytes(b"good so far \xff")
-    done = run_charrnn("train", tmp_path / "bad.txt", "--out", tmp_path / "run", *SHORT)
+    done = train(tmp_path / "bad.txt", "--out", tmp_path / "run", *SHORT)
     assert done.returncode == 3
     assert done.stderr.startswith("error: corpus bad.txt is not UTF-8 at byte 12 (0xff")
 
 
-def test_resume_takes_the_settings_of_the_run(corpus: Path, tmp_path: Path) -> None:
-    first = run_charrnn("train", corpus, "--out", tmp_path / "run", *SHORT, "--cell", "rnn")
-    again = run_charrnn("train", "--out", tmp_path / "run", "--resume")
+def test_resume_takes_the_settings_of_the_run(train: Train, corpus: Path, tmp_path: Path) -> None:
+    first = train(corpus, "--out", tmp_path / "run", *SHORT, "--cell", "rnn")
+    again = train("--out", tmp_path / "run", "--resume")
     assert (again.returncode, again.stdout) == (0, first.stdout)
     assert "resuming at step 12" in again.stderr
-    refused = run_charrnn("train", corpus, "--out", tmp_path / "run")
+    refused = train(corpus, "--out", tmp_path / "run")
     assert refused.returncode == 3
     assert "exists and is not empty: give --resume" in refused.stderr
-    other = run_charrnn("train", "--out", tmp_path / "run", "--resume", "--cell", "gru")
+    other = train("--out", tmp_path / "run", "--resume", "--cell", "gru")
     assert other.returncode == 3
     assert "cell is 'rnn' in the run and 'gru' was given" in other.stderr
     corpus.write_text(corpus.read_text()[::-1])
-    changed = run_charrnn("train", "--out", tmp_path / "run", "--resume")
+    changed = train("--out", tmp_path / "run", "--resume")
     assert changed.returncode == 3
     assert "corpus has changed" in changed.stderr
 
 
-def test_a_second_trainer_is_kept_out(corpus: Path, tmp_path: Path) -> None:
+def test_a_second_trainer_is_kept_out(train: Train, corpus: Path, tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run").locked():
-        done = run_charrnn("train", corpus, "--out", tmp_path / "run", *SHORT)
+        done = train(corpus, "--out", tmp_path / "run", *SHORT)
     assert done.returncode == 3
     assert f"is locked by pid {os.getpid()}" in done.stderr
 

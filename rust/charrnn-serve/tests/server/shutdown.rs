@@ -7,6 +7,7 @@ use crate::harness::{
     eventually, letters_after, read_all, request, text, within_patience, FakeModel, TestServer, WINDOW_BYTES,
 };
 use charrnn_core::engine::EngineConfig;
+use charrnn_serve::pb::{GenerateRequest, Output};
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -73,9 +74,13 @@ async fn a_client_that_never_reads_does_not_hold_it_up() {
     let num_steps = fake.num_steps();
     let model = fake.into_model("fake", EngineConfig::default());
     let server = TestServer::start(vec![model], Duration::from_millis(50)).await;
-    let stream = server.client().await.generate(request("a", 1_000_000)).await.expect("accepted");
-    // More text than the client's window holds: the stream cannot end without a reader.
-    eventually("text", || num_steps.load(SeqCst) > 2 * u64::from(WINDOW_BYTES)).await;
+    // A chunk a character, and with each the id: a few fill the client's window, and the stream cannot end unread.
+    // The engine makes some 30 chunks ahead of any reader.
+    let request_id = "x".repeat(WINDOW_BYTES as usize / 2);
+    let output = Some(Output { chunk_chars: Some(1), ..Output::default() });
+    let long = GenerateRequest { request_id, output, ..request("a", 1_000_000) };
+    let stream = server.client().await.generate(long).await.expect("accepted");
+    eventually("text for a dozen windows", || num_steps.load(SeqCst) > 25).await;
     end(server.stop()).await;
     drop(stream);
 }
