@@ -30,7 +30,7 @@ const MAX_HEADER_BYTES: u32 = 16 << 10;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long streams that have ended may take to reach their clients. hyper's own wait has no end.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(3600);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Serves `models` on `listener` until `shutdown` completes, then ends in order: health says NOT_SERVING, new
 /// requests get UNAVAILABLE, running streams have `drain_timeout` to finish, the rest end with UNAVAILABLE, and
