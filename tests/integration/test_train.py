@@ -77,7 +77,7 @@ def test_the_sample_and_nothing_else_is_on_stdout(corpus: Path, tmp_path: Path) 
     ]
     assert all("split tail" in line for line in losses if "validation" in line)
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    assert kinds == ["eval"] * 3
+    assert kinds == ["eval", "eval", "train", "eval"]
 
 
 def test_options_reach_the_model(train: Train, corpus: Path, tmp_path: Path) -> None:

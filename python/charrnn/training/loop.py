@@ -93,8 +93,10 @@ class TrainingLoop:
                 if stop.received is not None:
                     self._save_once()
                     return stop.received
-                self._step()
+                learnt = self._step()
                 is_over = self._is_over()
+                if is_over or self.progress.step % LOG_EVERY == 0:
+                    self._log(learnt)
                 self._after_step(is_last=is_over)
             return None
         finally:
@@ -165,7 +167,7 @@ class TrainingLoop:
         # The evaluation that ends a run has its place within the limit.
         return self._elapsed() + self._eval_s >= minutes * 60
 
-    def _step(self) -> None:
+    def _step(self) -> Learnt:
         progress = self.progress
         if progress.window == 0:
             self.learner.reset_state()
@@ -175,8 +177,7 @@ class TrainingLoop:
         progress.advance(len(self._windows))
         self._account(learnt)
         self.reporter.stepped(progress.step, progress.total_steps, learnt.nats, inputs.numel())
-        if progress.step % LOG_EVERY == 0:
-            self._log(lr, learnt.gradient_norm)
+        return learnt
 
     def _account(self, learnt: Learnt) -> None:
         progress = self.progress
@@ -197,10 +198,17 @@ class TrainingLoop:
         last = f"the last good checkpoint is {kept[0]}" if kept else "there is no checkpoint from before"
         return f"training diverged at step {self.progress.step}: {what}; {last}; start anew with a lower --lr"
 
-    def _log(self, lr: float, gradient_norm: float) -> None:
-        nats = self.progress.take_mean_nats()
-        fields = {"epoch": self.progress.epoch, "train_nats": nats, "lr": lr, "gradient_norm": gradient_norm}
-        self._metrics.write("train", self.progress.step, **fields, elapsed_s=round(self._elapsed(), 3))
+    def _log(self, learnt: Learnt) -> None:
+        progress = self.progress
+        self._metrics.write(
+            "train",
+            progress.step,
+            epoch=progress.epoch,
+            train_nats=progress.take_mean_nats(),
+            lr=learning_rate(self.config, progress.step - 1, progress.total_steps),
+            gradient_norm=learnt.gradient_norm,
+            elapsed_s=round(self._elapsed(), 3),
+        )
 
     def _after_step(self, *, is_last: bool) -> None:
         step = self.progress.step

@@ -45,6 +45,6 @@ def small() -> TrainConfig:
         device="cpu",
         threads=1,
         checkpoint_every=7,
-        eval_every=10,
+        eval_every=11,
         sample_chars=20,
     )

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from charrnn.errors import CheckpointError, ConfigError, DataError, DivergedError
-from charrnn.training import TrainConfig, Trainer, evaluate, load_run
+from charrnn.training import TrainConfig, Trainer, evaluate, load_run, loop
 from charrnn.training.checkpoint import MODEL, list_checkpoints
 from charrnn.training.evaluation import Loss
 from charrnn.training.learner import Learner, Learnt
@@ -27,6 +27,7 @@ class Diary(Reporter):
         self.notes: list[str] = []
         self.losses: list[tuple[int, str, float, bool]] = []
         self.steps: list[int] = []
+        self.nats: list[float] = []
         self._signal_at = signal_at
 
     def note(self, text: str) -> None:
@@ -34,11 +35,18 @@ class Diary(Reporter):
 
     def stepped(self, step: int, total: int | None, nats: float, num_tokens: int) -> None:
         self.steps.append(step)
+        self.nats.append(nats)
         if step == self._signal_at:
             signal.raise_signal(signal.SIGTERM)
 
     def evaluated(self, step: int, split: str, loss: Loss, *, is_best: bool) -> None:
         self.losses.append((step, split, loss.nats, is_best))
+
+
+@pytest.fixture(autouse=True)
+def _frequent_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several lines of metrics even in short runs, and not at the steps of checkpoints."""
+    monkeypatch.setattr(loop, "LOG_EVERY", 9)
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
@@ -57,7 +65,7 @@ def test_a_run_holds_all_that_is_told_of_it(corpus: Path, small: TrainConfig, tm
     config = small.replace(sample_at=(5,))
     result = Trainer(config, reporter=diary).fit(corpus, out=tmp_path / "run")
     assert diary.steps == list(range(1, 31))
-    assert [(step, split) for step, split, _, _ in diary.losses] == [(10, "tail"), (20, "tail"), (30, "tail")]
+    assert [(step, split) for step, split, _, _ in diary.losses] == [(11, "tail"), (22, "tail"), (30, "tail")]
     assert result.step == 30
     assert result.stopped_by is None
     assert len(result.sample) == config.sample_chars
@@ -79,6 +87,36 @@ def test_a_run_holds_all_that_is_told_of_it(corpus: Path, small: TrainConfig, tm
     kept = json.loads((tmp_path / "run/run.json").read_text())["checkpoints"]
     assert set(list_checkpoints(tmp_path / "run/checkpoints")) == set(kept.values())
     assert kept["previous"] == "step-0000028"
+
+
+def test_metrics_tell_the_mean_since_the_line_before(
+    corpus: Path, small: TrainConfig, tmp_path: Path
+) -> None:
+    diary = Diary()
+    result = Trainer(small, reporter=diary).fit(corpus, out=tmp_path / "run")
+    lines = [line for line in metrics(tmp_path / "run") if line["kind"] == "train"]
+    assert [line["step"] for line in lines] == [9, 18, 27, 30]
+    for line, start in zip(lines, [0, 9, 18, 27], strict=True):
+        mean = sum(diary.nats[start : line["step"]]) / (line["step"] - start)
+        assert line["train_nats"] == pytest.approx(mean, rel=1e-12)
+    assert result.losses["train"] == lines[-1]["train_nats"]
+
+
+def test_every_epoch_starts_from_the_zero_state(
+    corpus: Path, small: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn, is_zero = Learner.learn, list[bool]()
+
+    def noting(self: Learner, inputs: torch.Tensor, targets: torch.Tensor, lr: float) -> Learnt:
+        is_zero.append(not any(bool(tensor.any()) for tensor in self.state))
+        return learn(self, inputs, targets, lr)
+
+    monkeypatch.setattr(Learner, "learn", noting)
+    config = small.replace(max_steps=None, max_epochs=2, batch_size=16)
+    Trainer(config).fit(corpus, out=tmp_path / "run")
+    steps_per_epoch = len(is_zero) // 2
+    assert steps_per_epoch > 3
+    assert is_zero == [True, *[False] * (steps_per_epoch - 1)] * 2
 
 
 def test_learning_lowers_the_loss(corpus: Path, small: TrainConfig, tmp_path: Path) -> None:
@@ -260,13 +298,13 @@ def test_single_steps_that_are_not_finite_are_skipped(
 def test_three_in_a_row_end_the_run_and_keep_the_last_good_checkpoint(
     corpus: Path, small: TrainConfig, tmp_path: Path, poisoned: set[int]
 ) -> None:
-    poisoned |= {22, 23, 24}
+    poisoned |= {24, 25, 26}
     with pytest.raises(
-        DivergedError, match=r"at step 24: .* 3 steps in a row; the last good .* is step-0000021"
+        DivergedError, match=r"at step 26: .* 3 steps in a row; the last good .* is step-0000022"
     ):
         Trainer(small).fit(corpus, out=tmp_path / "run")
     run = load_run(tmp_path / "run", "last")
-    assert run.step == 21
+    assert run.step == 22
     assert all(bool(weight.isfinite().all()) for weight in run.model.parameters())
 
 
