@@ -44,7 +44,7 @@ fmt: setup  ## format Rust and Python
 	@$(RUN) ruff format .
 
 bench: setup $(BENCH_DIR)/2x512  ## delivered characters beside the raw step ceiling, as ratios of one run
-	@cargo bench --locked --quiet -p charrnn-serve --bench delivered -- --bundle $(BENCH_DIR)/2x512 \
+	@cargo bench --locked --quiet -p charrnn-serve --bench delivered -- --bundle $(CURDIR)/$(BENCH_DIR)/2x512 \
 	  --onnxruntime "$$($(RUN) python -m charrnn.engine)"
 
 # Speed does not depend on what the weights say: a few steps make a model of the right shape.

@@ -43,7 +43,7 @@ def _precisions(context: click.Context, parameter: click.Parameter, value: str) 
     "--max-logit-difference",
     type=click.FloatRange(0),
     default=1e-4,
-    help="What fp32 logits may differ from torch's.",
+    help="What an fp32 step may differ from torch's.",
 )
 @click.option(
     "--max-int8-bpc", type=click.FloatRange(0), default=0.01, help="Bits per character int8 may add."

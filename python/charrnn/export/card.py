@@ -99,8 +99,8 @@ def _file(entry: PrecisionReport) -> str:
 
 def _how_judged(report: ExportReport) -> str:
     judged = (
-        "Logit differences are from the torch model, over 200 steps of random tokens in batches of 1, 2, 7\n"
-        "and 64; rows were bit-identical in all of them. "
+        "Logit differences are from the torch model, each step from the same state, over 200 random\n"
+        "tokens in batches of 1, 2, 7 and 64; rows were bit-identical in all of them. "
     )
     if report.torch_bpc is None:
         return judged + "The run has no validation part, so bits per character were not measured."

@@ -1,7 +1,8 @@
-"""Feeding rows of tokens to a model and reading its logits step by step, torch model and graphs alike.
+"""Feeding rows of tokens to a model and reading its logits, torch model and graphs alike.
 
-A ``Stepper`` takes tokens (B, T), starts from the zero state and yields logits (B, V) T times, carrying its
-own state. Comparing two models is zipping two steppers. Knows nothing of what the logits are compared for.
+A ``Step`` takes tokens (B,) and a state and gives logits (B, V) and the state after them; None is the zero
+state. A ``Stepper`` takes tokens (B, T), starts from the zero state and yields logits (B, V) T times, with
+a state of its own. Knows nothing of what the logits are compared for.
 """
 
 from __future__ import annotations
@@ -15,15 +16,33 @@ import numpy.typing as npt
 import onnxruntime as ort
 import torch
 
-from charrnn.export.weights import Array
-from charrnn.training.model import CharRNN
+from charrnn.training.model import CharRNN, join_state, split_state
 
 Tokens = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.floating[Any]]
+State = Sequence[npt.NDArray[np.floating[Any]]]
+"""In the order of ``CharRNN.state_names``, each (B, H)."""
+Step = Callable[[Tokens, State | None], tuple[Logits, State]]
 Stepper = Callable[[Tokens], Iterator[Logits]]
 
 # Logits a torch pass may hold at once, in floats: 64 MiB.
 _MAX_LOGITS = 2**24
+
+
+def torch_step(model: CharRNN) -> Step:
+    """One step of a model in evaluation mode, on one thread."""
+
+    def step(token: Tokens, state: State | None) -> tuple[Logits, State]:
+        with _one_thread(), torch.inference_mode():
+            before = model.zero_state(len(token)) if state is None else _to_torch(state, model.shape.cell)
+            logits, after = model.step(torch.from_numpy(token), before)
+        return logits.numpy(), [tensor.numpy() for tensor in split_state(after)]
+
+    return step
+
+
+def _to_torch(state: State, cell: str) -> tuple[torch.Tensor, ...]:
+    return join_state([torch.from_numpy(array) for array in state], cell)
 
 
 def torch_stepper(model: CharRNN) -> Stepper:
@@ -54,19 +73,30 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def graph_stepper(graph: bytes) -> Stepper:
-    """Step an ONNX step graph as the engine does: CPU provider, one thread, batches of any size."""
+def graph_step(graph: bytes) -> Step:
+    """One step of an ONNX step graph as the engine runs it: CPU provider, one thread, batches of any size."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    shapes = {entry.name: entry.shape[1] for entry in session.get_inputs() if entry.name != "token"}
+    widths = {entry.name: entry.shape[1] for entry in session.get_inputs() if entry.name != "token"}
+
+    def step(token: Tokens, state: State | None) -> tuple[Logits, State]:
+        if state is None:
+            state = [np.zeros((len(token), width), np.float32) for width in widths.values()]
+        logits, *after = session.run(None, dict(zip(widths, state, strict=True)) | {"token": token})
+        return logits, after
+
+    return step
+
+
+def carrying(step: Step) -> Stepper:
+    """Steps in a row, each from the state that the one before left."""
 
     def steps(tokens: Tokens) -> Iterator[Logits]:
-        state: Sequence[Array] = [np.zeros((len(tokens), width), np.float32) for width in shapes.values()]
+        state: State | None = None
         for column in tokens.T:
-            feeds = dict(zip(shapes, state, strict=True)) | {"token": np.ascontiguousarray(column)}
-            logits, *state = session.run(None, feeds)
+            logits, state = step(np.ascontiguousarray(column), state)
             yield logits
 
     return steps

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
 from charrnn.export import bpc, parity
-from charrnn.export.stepping import Logits, Tokens
+from charrnn.export.stepping import Logits, State, Tokens
+from charrnn.export.weights import Array
 
 VOCAB_SIZE = 5
 
@@ -61,32 +62,46 @@ def test_a_scale_over_the_batch_is_found() -> None:
     assert parity.dependent_row(by_largest, VOCAB_SIZE) is not None
 
 
-def test_differences_are_the_largest_of_all_batches_at_each_step() -> None:
-    def other(tokens: Tokens) -> Iterator[Logits]:
-        for step, logits in enumerate(counting(tokens)):
-            logits[-1, 2] += step * len(tokens)
-            yield logits
-
-    differences = parity.logit_differences(counting, other, VOCAB_SIZE)
-    assert np.allclose(differences, 64 * np.arange(parity.NUM_STEPS), rtol=1e-3)
+def halving(token: Tokens, state: State | None) -> tuple[Logits, State]:
+    """``counting`` as a step."""
+    before = np.zeros(len(token)) if state is None else state[0]
+    total = before * 0.5 + token
+    return np.outer(total, np.arange(VOCAB_SIZE)), [total]
 
 
-def test_nan_is_a_difference() -> None:
-    def broken(tokens: Tokens) -> Iterator[Logits]:
-        for step, logits in enumerate(counting(tokens)):
-            logits[0, 0] = np.nan if step == 3 and len(tokens) == 2 else logits[0, 0]
-            yield logits
+def differences_from_halving(
+    spoil: Callable[[Logits, Array, State | None], None],
+) -> parity.Differences:
+    """What is said of ``halving`` once ``spoil`` has changed its logits or its next state in place."""
 
-    differences = parity.logit_differences(counting, broken, VOCAB_SIZE)
-    assert np.flatnonzero(np.isnan(differences)).tolist() == [3]
-    assert parity.first_excess(differences, differences, 1.0) == (3, pytest.approx(float("nan"), nan_ok=True))
+    def other(token: Tokens, state: State | None) -> tuple[Logits, State]:
+        logits, (total,) = halving(token, state)
+        spoil(logits, total, state)
+        return logits, [total]
+
+    return parity.step_differences(halving, other, VOCAB_SIZE)
 
 
-def test_rounding_allows_what_it_has_shown_before_and_no_earlier() -> None:
-    rounding = np.array([0.0, 1e-6, 1e-3, 0.0])
-    assert parity.first_excess(np.array([1e-4, 1e-4, 9e-3, 9e-3]), rounding, 1e-4) is None
-    assert parity.first_excess(np.array([0.0, 9e-3, 9e-3, 9e-3]), rounding, 1e-4) == (1, 1e-4)
-    assert parity.first_excess(np.array([0.0, 0.0, 0.0, 2e-2]), rounding, 1e-4) == (3, 1e-2)
+def test_differences_are_the_largest_of_all_batches() -> None:
+    def spoil(logits: Logits, total: Array, state: State | None) -> None:
+        logits[-1, 2] += len(logits)
+
+    assert np.allclose(differences_from_halving(spoil), 64)
+
+
+def test_both_sides_start_each_step_from_the_first_ones_state() -> None:
+    def spoil(logits: Logits, total: Array, state: State | None) -> None:
+        total += 0.25
+
+    assert np.allclose(differences_from_halving(spoil), 0.25)  # not 0.25, 0.375, ...
+
+
+def test_nan_is_a_difference_in_logits_and_in_states() -> None:
+    def spoil(logits: Logits, total: Array, state: State | None) -> None:
+        if len(logits) == 2:
+            (total if state is None else logits)[0] = np.nan
+
+    assert np.isnan(differences_from_halving(spoil)).all()
 
 
 def test_uniform_guesses_cost_the_logarithm_of_the_vocabulary() -> None:
