@@ -237,7 +237,7 @@ class TrainingLoop:
         left = self.config.max_minutes * 60 - self._elapsed() - self._eval_s
         more = steps_that_fit(left, self._step_s, self._eval_s, self._eval_every)
         self.progress.total_steps = self.progress.step + more
-        self.reporter.note(f"{self.progress.total_steps} steps fit into {self.config.max_minutes:g} minutes")
+        self.reporter.note(f"{self.progress.total_steps} steps fit into {self.config.max_minutes:g} min")
 
     def _evaluate(self) -> bool:
         """Predict the validation part, if there is one; whether no evaluation before was better."""

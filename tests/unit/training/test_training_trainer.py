@@ -338,7 +338,7 @@ def test_minutes_alone_decide_the_steps_once(corpus: Path, small: TrainConfig, t
     config = small.replace(max_steps=None, max_minutes=2.0)
     clock = Ticking(0.5)
     result = Trainer(config, reporter=diary, clock=clock).fit(corpus, out=tmp_path / "run")
-    planned = [int(note.split()[0]) for note in diary.notes if "steps fit into 2 minutes" in note]
+    planned = [int(note.split()[0]) for note in diary.notes if "steps fit into 2 min" in note]
     assert len(planned) == 1
     assert 20 < result.step <= planned[0]
     assert clock.now - 100.0 < 130.0
