@@ -29,6 +29,46 @@ pub enum RequestError {
         /// Number of symbols.
         vocab_size: usize,
     },
+    /// A token id of a parameter that the model does not know.
+    #[error("{field}: id {id} is not below the vocabulary's size {vocab_size}")]
+    NoSuchId {
+        /// The parameter.
+        field: &'static str,
+        /// The id.
+        id: u32,
+        /// Number of symbols.
+        vocab_size: usize,
+    },
+    /// An empty list of allowed symbols.
+    #[error("allowed is empty, so nothing could be drawn; leave it out to allow every symbol")]
+    NothingAllowed,
+    /// Lengths that no text has.
+    #[error("min_tokens is {min}, above max_tokens, which is {max}; lower one or raise the other")]
+    Lengths {
+        /// min_tokens.
+        min: u32,
+        /// max_tokens.
+        max: u32,
+    },
+    /// A regular expression that is none.
+    #[error("regex: {0}; the syntax is that of Rust's regex crate")]
+    Regex(String),
+    /// A regular expression whose automaton is too large.
+    #[error("regex: needs {what}, the limit is {limit}; use smaller repetitions or smaller classes")]
+    RegexTooLarge {
+        /// What it needs.
+        what: String,
+        /// How much there may be.
+        limit: String,
+    },
+    /// No text that the model can write matches.
+    #[error("regex: no text of {min} to {max} of the model's symbols matches; change min_tokens, max_tokens or the expression")]
+    RegexUnmatchable {
+        /// min_tokens.
+        min: u32,
+        /// max_tokens.
+        max: u32,
+    },
     /// A stop string that the model can never write.
     #[error("stop string {index}: {unknown}, so it could never appear; leave it out")]
     UnknownInStop {

@@ -42,6 +42,8 @@ pub enum FinishReason {
     Length,
     /// A stop string appeared.
     Stop,
+    /// The text matches the regular expression, and what was drawn next would have left it.
+    Match,
 }
 
 /// The text is complete.

@@ -2,12 +2,14 @@
 //!
 //! Knows no Python, no network, no async runtime and no ONNX: a model is anything that implements [`StepModel`].
 
+pub mod constraint;
 pub mod engine;
 pub mod error;
 pub mod event;
 pub mod limits;
 pub mod manifest;
 pub mod model;
+pub mod params;
 pub mod philox;
 pub mod request;
 pub mod sampler;

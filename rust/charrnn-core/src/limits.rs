@@ -35,6 +35,28 @@ limits! {
     TOP_P = "top_p", 0.0, 1.0, Some(1.0), "keep the smallest set whose mass reaches p; 1 is off";
     /// Kept share of the best.
     MIN_P = "min_p", 0.0, 1.0, Some(0.0), "keep what has this share of the best one's probability; 0 is off";
+    /// Kept mass of what is as surprising as expected.
+    TYPICAL_P = "typical_p", 0.0, 1.0, Some(1.0), "keep the mass p whose surprise is nearest to the mean; 1 is off";
+    /// Penalty factor.
+    REPETITION_PENALTY = "repetition_penalty", 0.01, 100.0, Some(1.0), "divides positive and multiplies negative logits of what was drawn lately; 1 is off";
+    /// Penalty a time.
+    FREQUENCY_PENALTY = "frequency_penalty", -100.0, 100.0, Some(0.0), "taken off the logit for each time the symbol was drawn lately; 0 is off";
+    /// Penalty once.
+    PRESENCE_PENALTY = "presence_penalty", -100.0, 100.0, Some(0.0), "taken off the logit of what was drawn lately; 0 is off";
+    /// What lately means.
+    PENALTY_WINDOW = "penalty_window", 0.0, 4096.0, Some(64.0), "last symbols that penalties look at; 0 is none";
+    /// Length of what must not come again.
+    NO_REPEAT_NGRAM_SIZE = "no_repeat_ngram_size", 0.0, 64.0, Some(0.0), "no run of so many symbols twice within penalty_window; 0 is off";
+    /// Added to a logit.
+    LOGIT_BIAS = "logit_bias", f64::NEG_INFINITY, 1e6, None, "added to the logit of a symbol; -inf bans it";
+    /// Alternatives told.
+    LOGPROBS = "logprobs", 0.0, 1024.0, None, "log-probabilities of the symbol drawn and of so many of the most likely";
+    /// Samples of a prompt.
+    SAMPLE_INDEX = "sample_index", 0.0, u32::MAX as f64, Some(0.0), "which of several samples of one prompt and seed";
+    /// Least length of the text.
+    MIN_TOKENS = "min_tokens", 0.0, 1_000_000.0, Some(0.0), "symbols before which no stop string and no regex ends the text";
+    /// Length of an expression.
+    REGEX_CHARS = "length of regex", 1.0, 65_536.0, None, "characters of the regular expression";
     /// Length of the text.
     MAX_TOKENS = "max_tokens", 1.0, 1_000_000.0, Some(256.0), "symbols of the text";
     /// Length of the prompt.
@@ -71,9 +93,10 @@ impl Limit {
 
     /// The range in words: `0 to 1`, `at least 0`.
     pub fn range(&self) -> String {
-        match self.max.is_finite() {
-            true => format!("{} to {}", self.min, self.max),
-            false => format!("at least {}", self.min),
+        match (self.min.is_finite(), self.max.is_finite()) {
+            (false, _) => format!("at most {}", self.max),
+            (true, true) => format!("{} to {}", self.min, self.max),
+            (true, false) => format!("at least {}", self.min),
         }
     }
 }
@@ -88,7 +111,9 @@ mod tests {
             limit.check(limit.min).expect("smallest");
             limit.check(limit.max).expect("largest");
             limit.check(f64::NAN).expect_err("NaN");
-            limit.check(limit.min - 1.0).expect_err("too small");
+            if limit.min.is_finite() {
+                limit.check(limit.min - 1.0).expect_err("too small");
+            }
             if limit.max.is_finite() {
                 limit.check(limit.max * 2.0).expect_err("too large");
             }

@@ -3,13 +3,16 @@
 //! Only `GenerateRequest::validate` makes a `ValidRequest`; defaults and the seed are resolved there, once,
 //! for gRPC, the command line and Python alike.
 
-use std::hash::{BuildHasher, RandomState};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::constraint::{Constraint, Pattern};
 use crate::error::RequestError;
 use crate::limits;
+use crate::params::{SamplingParams, ValidSampling};
 use crate::stop::StopSet;
-use crate::vocab::Vocab;
+use crate::vocab::{Unit, Vocab};
 
 /// The first symbols the model reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,26 +23,17 @@ pub enum Prompt {
     Ids(Vec<u32>),
 }
 
-/// How the next symbol is drawn; `None` is the default.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SamplingParams {
-    /// See [`limits::TEMPERATURE`].
-    pub temperature: Option<f64>,
-    /// See [`limits::TOP_K`].
-    pub top_k: Option<u32>,
-    /// See [`limits::TOP_P`].
-    pub top_p: Option<f64>,
-    /// See [`limits::MIN_P`].
-    pub min_p: Option<f64>,
-    /// `None` draws one.
-    pub seed: Option<u64>,
-}
-
-/// When the text ends.
+/// What the text looks like and when it ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stopping {
     /// See [`limits::MAX_TOKENS`].
     pub max_tokens: Option<u32>,
+    /// See [`limits::MIN_TOKENS`].
+    pub min_tokens: Option<u32>,
+    /// The whole text matches this regular expression.
+    pub regex: Option<String>,
+    /// Never draw a byte that cannot continue valid UTF-8.
+    pub utf8: bool,
     /// The text ends before the first of these.
     pub stop: Vec<String>,
     /// Keep the matched stop string at the end of the text.
@@ -62,80 +56,44 @@ pub struct GenerateRequest {
     pub prompt: Prompt,
     /// How symbols are drawn.
     pub sampling: SamplingParams,
-    /// When the text ends.
+    /// Which of several samples of the same prompt and seed; each has random numbers of its own.
+    pub sample_index: u32,
+    /// What the text looks like and when it ends.
     pub stopping: Stopping,
     /// How it is delivered.
     pub output: Output,
 }
 
-/// Sampling parameters within their limits, the seed decided.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ValidSampling {
-    temperature: f64,
-    top_k: u32,
-    top_p: f64,
-    min_p: f64,
-    seed: u64,
-}
-
-impl ValidSampling {
-    /// 0 takes the most likely symbol.
-    pub fn temperature(&self) -> f64 {
-        self.temperature
-    }
-
-    /// 0 is off.
-    pub fn top_k(&self) -> u32 {
-        self.top_k
-    }
-
-    /// 1 is off.
-    pub fn top_p(&self) -> f64 {
-        self.top_p
-    }
-
-    /// 0 is off.
-    pub fn min_p(&self) -> f64 {
-        self.min_p
-    }
-
-    /// Given or drawn.
-    pub fn seed(&self) -> u64 {
-        self.seed
-    }
-
-    /// The same parameters for another seed.
-    pub fn with_seed(self, seed: u64) -> Self {
-        ValidSampling { seed, ..self }
-    }
-}
-
-impl SamplingParams {
-    /// Checks every field against the table; draws a seed where none is given.
-    pub fn validate(&self) -> Result<ValidSampling, RequestError> {
-        Ok(ValidSampling {
-            temperature: limits::TEMPERATURE.resolve(self.temperature)?,
-            top_k: limits::TOP_K.resolve_u32(self.top_k)?,
-            top_p: limits::TOP_P.resolve(self.top_p)?,
-            min_p: limits::MIN_P.resolve(self.min_p)?,
-            seed: self.seed.unwrap_or_else(random_seed),
-        })
-    }
-}
-
-/// 64 bits from the system's entropy: every `RandomState` has keys of its own.
-fn random_seed() -> u64 {
-    RandomState::new().hash_one(())
-}
-
 impl Stopping {
-    /// Checks what can be checked without a vocabulary; returns `max_tokens`.
-    pub fn validate(&self) -> Result<u32, RequestError> {
+    /// Checks what can be checked without a vocabulary; returns how many tokens the text may have.
+    pub fn validate(&self) -> Result<RangeInclusive<u32>, RequestError> {
         limits::NUM_STOP.check(self.stop.len() as f64)?;
         for stop in &self.stop {
             limits::STOP_TOKENS.check(stop.chars().count() as f64)?;
         }
-        limits::MAX_TOKENS.resolve_u32(self.max_tokens)
+        if let Some(regex) = &self.regex {
+            limits::REGEX_CHARS.check(regex.chars().count() as f64)?;
+        }
+        let max = limits::MAX_TOKENS.resolve_u32(self.max_tokens)?;
+        match limits::MIN_TOKENS.resolve_u32(self.min_tokens)? {
+            min if min > max => Err(RequestError::Lengths { min, max }),
+            min => Ok(min..=max),
+        }
+    }
+
+    /// What the text may look like, if not like anything.
+    fn constraint(
+        &self,
+        vocab: &Vocab,
+        sampling: &ValidSampling,
+    ) -> Result<Option<Constraint>, RequestError> {
+        let pattern = match (&self.regex, self.utf8 && vocab.unit() == Unit::Byte) {
+            (Some(regex), _) => Pattern::Regex(regex),
+            (None, true) => Pattern::Utf8,
+            (None, false) => return Ok(None),
+        };
+        let is_allowed = |token| sampling.is_allowed(token);
+        Constraint::new(pattern, vocab, is_allowed, self.validate()?).map(Some)
     }
 
     fn automaton(&self, vocab: &Vocab) -> Result<StopSet, RequestError> {
@@ -177,7 +135,9 @@ pub struct ValidRequest {
     prompt_tokens: Vec<u32>,
     num_prompt_tokens: u32,
     sampling: ValidSampling,
-    max_tokens: u32,
+    sample_index: u32,
+    lengths: RangeInclusive<u32>,
+    constraint: Option<Arc<Constraint>>,
     stop: StopSet,
     stop_strings: Vec<String>,
     include_stop: bool,
@@ -188,7 +148,9 @@ pub struct ValidRequest {
 impl GenerateRequest {
     /// Checks everything against the vocabulary and the limits. An empty prompt becomes `start_token`.
     pub fn validate(self, vocab: &Vocab, start_token: u32) -> Result<ValidRequest, RequestError> {
-        let max_tokens = self.stopping.validate()?;
+        let lengths = self.stopping.validate()?;
+        let sampling = self.sampling.validate()?;
+        sampling.check_ids(vocab.size())?;
         let delay_ms = self.output.max_chunk_delay_ms;
         let max_chunk_delay =
             delay_ms.map(|ms| limits::MAX_CHUNK_DELAY_MS.resolve_u32(Some(ms))).transpose()?;
@@ -200,8 +162,10 @@ impl GenerateRequest {
         Ok(ValidRequest {
             prompt_tokens,
             num_prompt_tokens,
-            sampling: self.sampling.validate()?,
-            max_tokens,
+            constraint: self.stopping.constraint(vocab, &sampling)?.map(Arc::new),
+            sampling,
+            sample_index: self.sample_index,
+            lengths,
             stop: self.stopping.automaton(vocab)?,
             stop_strings: self.stopping.stop,
             include_stop: self.stopping.include_stop,
@@ -227,9 +191,24 @@ impl ValidRequest {
         &self.sampling
     }
 
+    /// Which of several samples of the same prompt and seed.
+    pub fn sample_index(&self) -> u32 {
+        self.sample_index
+    }
+
     /// Symbols after which the text ends, at least 1.
     pub fn max_tokens(&self) -> u32 {
-        self.max_tokens
+        *self.lengths.end()
+    }
+
+    /// Symbols before which only `max_tokens` could end it.
+    pub fn min_tokens(&self) -> u32 {
+        *self.lengths.start()
+    }
+
+    /// What the text may look like; `None` for anything.
+    pub fn constraint(&self) -> Option<&Constraint> {
+        self.constraint.as_deref()
     }
 
     /// The stop strings as an automaton.

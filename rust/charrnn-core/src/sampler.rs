@@ -1,19 +1,23 @@
 //! From one row of logits to one symbol, by integer arithmetic that no vector width or thread count can change.
 //!
 //! Knows nothing of models or streams: the random bits are a function of (seed, position, stream).
-//! Order: row check, temperature, top_k, top_p, min_p, draw. Holds its scratch memory, so a draw allocates nothing.
+//! Order: row check, bias and masks, penalties, temperature, top_k, top_p, min_p, typical_p, draw. Holds its scratch
+//! memory, so a draw allocates nothing.
 
+mod adjust;
 mod exp;
 mod filter;
 mod kernel;
+mod ln;
+mod logprobs;
 mod path;
 
 use std::f64::consts::LOG2_E;
 
 pub use path::Path;
 
+use crate::params::ValidSampling;
 use crate::philox::{uniform64, PURPOSE_SAMPLE};
-use crate::request::ValidSampling;
 
 /// What a row of logits gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +26,28 @@ pub enum Draw {
     Token(u32),
     /// The row holds NaN.
     InvalidLogits,
-    /// Every symbol is excluded: the row is all minus infinity.
+    /// Every symbol is excluded.
     NoCandidates,
+}
+
+/// Which random bits a draw takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Of the request.
+    pub seed: u64,
+    /// Symbols drawn before in the same text.
+    pub position: u64,
+    /// Tells the samples of one prompt apart.
+    pub stream: u32,
+}
+
+/// What the text so far says of the next symbol.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Context<'a> {
+    /// The symbols drawn so far, at least the last `ValidSampling::history_len` of them.
+    pub history: &'a [u32],
+    /// A bit a symbol that may follow, 64 a word; none allows all.
+    pub mask: Option<&'a [u64]>,
 }
 
 /// Draws symbols of one vocabulary.
@@ -31,8 +55,11 @@ pub enum Draw {
 pub struct Sampler {
     path: Path,
     vocab_size: usize,
-    /// `(V,)`, padded with zeros to whole blocks.
+    /// `(V,)`, padded with zeros to whole blocks: what each symbol weighed in the last draw.
     weights: Vec<u64>,
+    /// The sum of the weights.
+    total: u64,
+    adjusted: adjust::Adjusted,
     /// Room for `V`.
     ranked: Vec<filter::Ranked>,
 }
@@ -45,8 +72,14 @@ impl Sampler {
 
     /// The same on chosen instructions, which do not change what is drawn.
     pub fn with_path(vocab_size: usize, path: Path) -> Self {
-        let weights = vec![0; vocab_size.next_multiple_of(kernel::BLOCK)];
-        Sampler { path, vocab_size, weights, ranked: Vec::with_capacity(vocab_size) }
+        Sampler {
+            path,
+            vocab_size,
+            weights: vec![0; vocab_size.next_multiple_of(kernel::BLOCK)],
+            total: 0,
+            adjusted: adjust::Adjusted::new(vocab_size),
+            ranked: Vec::with_capacity(vocab_size),
+        }
     }
 
     /// Number of symbols, `V`.
@@ -54,26 +87,49 @@ impl Sampler {
         self.vocab_size
     }
 
-    /// Draws the symbol at `position` of a text from `logits`, `(V,)`.
-    ///
-    /// `stream` tells the samples of one prompt apart. The length of `logits` must be the vocabulary's.
-    pub fn sample(&mut self, logits: &[f32], params: &ValidSampling, position: u64, stream: u32) -> Draw {
+    /// Draws the symbol at a place from `logits`, `(V,)`; their number must be the vocabulary's.
+    pub fn sample(
+        &mut self,
+        logits: &[f32],
+        params: &ValidSampling,
+        place: Place,
+        context: Context<'_>,
+    ) -> Draw {
         assert_eq!(logits.len(), self.vocab_size, "a row has one logit a symbol");
         let range = self.path.extremes(logits);
         if range.0 < kernel::key(f32::NEG_INFINITY) || range.1 > kernel::key(f32::INFINITY) {
             return Draw::InvalidLogits;
         }
+        if !adjust::is_needed(params, &context) {
+            return self.draw(logits, range, params, place);
+        }
+        let mut adjusted = std::mem::take(&mut self.adjusted);
+        let logits = adjusted.fill(logits, params, &context);
+        let draw = self.draw(logits, self.path.extremes(logits), params, place);
+        self.adjusted = adjusted;
+        draw
+    }
+
+    /// Draws from logits without NaN whose keys are in `range`.
+    fn draw(&mut self, logits: &[f32], range: (i32, i32), params: &ValidSampling, place: Place) -> Draw {
         let best = kernel::logit(range.1);
         if best == f32::NEG_INFINITY {
             return Draw::NoCandidates;
         }
         if params.temperature() == 0.0 {
             let token = logits.iter().position(|&logit| logit == best).unwrap_or(0);
+            self.weigh_only(token);
             return Draw::Token(token as u32);
         }
-        let total = self.weigh(logits, range, params);
-        let bits = uniform64(params.seed(), position, stream, PURPOSE_SAMPLE);
-        Draw::Token(self.path.locate(&self.weights, multiply_high(bits, total)) as u32)
+        self.total = self.weigh(logits, range, params);
+        let bits = uniform64(place.seed, place.position, place.stream, PURPOSE_SAMPLE);
+        Draw::Token(self.path.locate(&self.weights, multiply_high(bits, self.total)) as u32)
+    }
+
+    fn weigh_only(&mut self, token: usize) {
+        self.weights.fill(0);
+        self.weights[token] = exp::ONE;
+        self.total = exp::ONE;
     }
 
     /// Fills the weights of all symbols that the filters leave; returns their sum.
@@ -81,10 +137,8 @@ impl Sampler {
     /// The weight of the best is never filtered away, so the sum is positive.
     fn weigh(&mut self, logits: &[f32], range: (i32, i32), params: &ValidSampling) -> u64 {
         let (path, weights) = (self.path, self.weights.as_mut_slice());
-        let mut total = match kernel::logit(range.1) {
-            f32::INFINITY => path.fill_infinite(logits, weights),
-            best => path.fill(logits, best, per_unit(params.temperature()), weights),
-        };
+        let scale = per_unit(params.temperature());
+        let mut total = path.weigh(logits, kernel::logit(range.1), scale, weights);
         if 0 < params.top_k() && (params.top_k() as usize) < logits.len() {
             total = filter::top_k(path, weights, logits, params.top_k(), range);
         }
@@ -93,6 +147,10 @@ impl Sampler {
         }
         if params.min_p() > 0.0 {
             total = filter::min_p(path, weights, params.min_p());
+        }
+        if params.typical_p() < 1.0 {
+            let surprise = filter::Surprise { logits, best: kernel::logit(range.1), scale };
+            total = filter::typical_p(weights, total, params.typical_p(), surprise, &mut self.ranked);
         }
         total
     }

@@ -10,6 +10,7 @@ use crate::model::ModelSpec;
 use crate::slots::Slots;
 
 pub(crate) mod admission;
+pub(crate) mod drawn;
 mod parked;
 pub(crate) mod stream;
 mod text;

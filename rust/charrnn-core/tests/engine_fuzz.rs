@@ -5,7 +5,8 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use charrnn_core::request::{GenerateRequest, Output, Prompt, SamplingParams, Stopping};
+use charrnn_core::params::SamplingParams;
+use charrnn_core::request::{GenerateRequest, Output, Prompt, Stopping};
 use charrnn_core::vocab::{Unit, Vocab};
 use common::{bytes, config, letters, solo, Reader, Rig, Transcript};
 use proptest::prelude::*;
@@ -22,13 +23,39 @@ enum Op {
 fn sampling() -> impl Strategy<Value = SamplingParams> {
     let temperature = prop_oneof![Just(0.0), Just(1.0), Just(3.0), 0.1..2.0];
     let truncation = (prop::option::of(0u32..4), prop::option::of(0.2..1.0), prop::option::of(0.0..0.2));
-    (temperature, 0u64..9, truncation).prop_map(|(temperature, seed, (top_k, top_p, min_p))| SamplingParams {
-        temperature: Some(temperature),
-        top_k,
-        top_p,
-        min_p,
-        seed: Some(seed),
-    })
+    let penalties = (prop::option::of(0.5..2.0), prop::option::of(0u32..9), prop::option::of(0u32..3));
+    let bias = prop::collection::btree_map(0u32..8, -2.0..2.0, 0..3);
+    (temperature, 0u64..9, truncation, penalties, bias).prop_map(
+        |(
+            temperature,
+            seed,
+            (top_k, top_p, min_p),
+            (repetition_penalty, penalty_window, ngram_size),
+            bias,
+        )| {
+            SamplingParams {
+                temperature: Some(temperature),
+                top_k,
+                top_p,
+                min_p,
+                repetition_penalty,
+                penalty_window,
+                no_repeat_ngram_size: ngram_size,
+                logit_bias: bias.into_iter().collect(),
+                seed: Some(seed),
+                ..SamplingParams::default()
+            }
+        },
+    )
+}
+
+/// Expressions that texts of any length match.
+fn regex(unit: Unit) -> impl Strategy<Value = Option<String>> {
+    let known = match unit {
+        Unit::Char => vec!["[a-c]*", "(?:ab|c)*", "a*b*c*", "(?:ca|b)*a*"],
+        Unit::Byte => vec!["[ab\né€]*", "(?:ab|é)*b*", "(?s:.)*"],
+    };
+    prop::option::weighted(0.3, prop::sample::select(known).prop_map(str::to_owned))
 }
 
 /// Short stop strings over few symbols: most texts meet one, and they overlap.
@@ -37,11 +64,15 @@ fn stopping(unit: Unit) -> impl Strategy<Value = Stopping> {
         Unit::Char => "[a-c]{1,4}",
         Unit::Byte => "[ab\né€]{1,2}",
     };
-    (1u32..50, prop::collection::btree_set(stop, 0..4), any::<bool>()).prop_map(
-        |(max_tokens, stop, include_stop)| Stopping {
+    let stop = prop::collection::btree_set(stop, 0..4);
+    (1u32..50, 0u32..9, stop, any::<bool>(), regex(unit), any::<bool>()).prop_map(
+        |(max_tokens, min_tokens, stop, include_stop, regex, utf8)| Stopping {
             max_tokens: Some(max_tokens),
+            min_tokens: Some(min_tokens.min(max_tokens)),
             stop: stop.into_iter().collect(),
             include_stop,
+            regex,
+            utf8,
         },
     )
 }
@@ -49,10 +80,11 @@ fn stopping(unit: Unit) -> impl Strategy<Value = Stopping> {
 fn generate_request(unit: Unit) -> impl Strategy<Value = GenerateRequest> {
     let prompt = prop::collection::vec(0u32..8, 0..9).prop_map(Prompt::Ids);
     let output = (prop::option::of(1u32..9), prop::option::of(0u32..20));
-    (prompt, sampling(), stopping(unit), output).prop_map(
-        |(prompt, sampling, stopping, (chunk_chars, max_chunk_delay_ms))| GenerateRequest {
+    (prompt, sampling(), 0u32..3, stopping(unit), output).prop_map(
+        |(prompt, sampling, sample_index, stopping, (chunk_chars, max_chunk_delay_ms))| GenerateRequest {
             prompt,
             sampling,
+            sample_index,
             stopping,
             output: Output { chunk_chars, max_chunk_delay_ms },
         },

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use charrnn_core::engine::Engine;
 use charrnn_core::event::{Event, SendError, Sink};
 use charrnn_core::request::GenerateRequest;
-use charrnn_core::sampler::{Draw, Sampler};
+use charrnn_core::sampler::{Context, Draw, Sampler};
 use charrnn_core::state::StateRows;
 use charrnn_core::vocab::{Unit, Vocab};
 use charrnn_core::{ModelSpec, StateTensor, StepError, StepModel};
@@ -81,7 +81,12 @@ fn sampler_time(vocab: &Arc<Vocab>, wanted: &GenerateRequest) -> Duration {
     let start = Instant::now();
     for position in 0..NUM_CHARS {
         for row in logits.chunks_exact(NUM_SYMBOLS) {
-            let draw = sampler.sample(row, valid.sampling(), u64::from(position), 0);
+            let draw = sampler.sample(
+                row,
+                valid.sampling(),
+                valid.sampling().place(u64::from(position), 0),
+                Context::default(),
+            );
             assert!(matches!(std::hint::black_box(draw), Draw::Token(_)));
         }
     }

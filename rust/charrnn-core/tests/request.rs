@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use charrnn_core::request::{GenerateRequest, Output, Prompt, SamplingParams, Stopping, ValidRequest};
+use charrnn_core::params::SamplingParams;
+use charrnn_core::request::{GenerateRequest, Output, Prompt, Stopping, ValidRequest};
 use charrnn_core::stop::START;
 use charrnn_core::vocab::{Unit, Vocab};
 use proptest::prelude::*;
@@ -17,6 +18,7 @@ fn request(prompt: &str) -> GenerateRequest {
     GenerateRequest {
         prompt: Prompt::Text(prompt.to_owned()),
         sampling: SamplingParams::default(),
+        sample_index: 0,
         stopping: Stopping::default(),
         output: Output::default(),
     }
@@ -65,7 +67,12 @@ fn a_seed_is_kept_or_drawn() {
 #[test]
 fn stop_strings_become_an_automaton() {
     let mut stopping = request("a");
-    stopping.stopping = Stopping { stop: vec!["b\n".to_owned()], include_stop: true, max_tokens: Some(5) };
+    stopping.stopping = Stopping {
+        stop: vec!["b\n".to_owned()],
+        include_stop: true,
+        max_tokens: Some(5),
+        ..Stopping::default()
+    };
     stopping.output = Output { chunk_chars: Some(1), max_chunk_delay_ms: Some(0) };
     let valid = validate(stopping).expect("valid");
     let step = valid.stop().advance(START, 2);
@@ -126,7 +133,7 @@ proptest! {
         max_tokens: Option<u32>, chunk_chars: Option<u32>, max_chunk_delay_ms: Option<u32>,
     ) {
         let mut request = request("a");
-        request.sampling = SamplingParams { temperature, top_k, top_p, min_p, seed: None };
+        request.sampling = SamplingParams { temperature, top_k, top_p, min_p, ..SamplingParams::default() };
         request.stopping.max_tokens = max_tokens;
         request.output = Output { chunk_chars, max_chunk_delay_ms };
         match validate(request) {

@@ -1,8 +1,8 @@
 //! The sampler against golden vectors of a slow reference and against a sampler that sorts everything.
 
+use charrnn_core::params::{SamplingParams, ValidSampling};
 use charrnn_core::philox::{uniform64, PURPOSE_SAMPLE};
-use charrnn_core::request::{SamplingParams, ValidSampling};
-use charrnn_core::sampler::{Draw, Path, Sampler};
+use charrnn_core::sampler::{Context, Draw, Path, Sampler};
 use proptest::prelude::*;
 use serde::Deserialize;
 
@@ -20,7 +20,10 @@ struct Case {
 
 fn params(temperature: f64, top_k: u32, top_p: f64, min_p: f64, seed: u64) -> ValidSampling {
     let (temperature, top_k, top_p, min_p) = (Some(temperature), Some(top_k), Some(top_p), Some(min_p));
-    SamplingParams { temperature, top_k, top_p, min_p, seed: Some(seed) }.validate().expect("within limits")
+    let seed = Some(seed);
+    SamplingParams { temperature, top_k, top_p, min_p, seed, ..SamplingParams::default() }
+        .validate()
+        .expect("within limits")
 }
 
 #[test]
@@ -31,7 +34,8 @@ fn golden_vectors_on_every_path() {
         for (index, case) in cases.iter().enumerate() {
             let params = params(case.temperature, case.top_k, case.top_p, case.min_p, case.seed);
             let mut sampler = Sampler::with_path(case.logits.len(), path);
-            let draw = sampler.sample(&case.logits, &params, case.position, 0);
+            let draw =
+                sampler.sample(&case.logits, &params, params.place(case.position, 0), Context::default());
             assert_eq!(draw, Draw::Token(case.token), "case {index} on {path:?}");
         }
     }
@@ -92,7 +96,7 @@ proptest! {
         let logits: Vec<f32> = quarters.iter().map(|&q| f32::from(q) / 4.0).collect();
         let params = params(temperature, top_k, top_p, min_p, seed);
         let (expected, margin) = reference(&logits, &params, uniform64(seed, position, 0, PURPOSE_SAMPLE));
-        let draw = Sampler::new(logits.len()).sample(&logits, &params, position, 0);
+        let draw = Sampler::new(logits.len()).sample(&logits, &params, params.place(position, 0), Context::default());
         prop_assert!(draw == Draw::Token(expected) || margin < 2_f64.powi(-30), "{draw:?}, not {expected}");
     }
 
@@ -108,8 +112,8 @@ proptest! {
         let params = params(temperature, 0, top_p, 0.0, seed);
         let mut used = Sampler::new(logits.len());
         for position in 0..20 {
-            let draw = used.sample(&logits, &params, position, 0);
-            prop_assert_eq!(draw, Sampler::new(logits.len()).sample(&logits, &params, position, 0));
+            let draw = used.sample(&logits, &params, params.place(position, 0), Context::default());
+            prop_assert_eq!(draw, Sampler::new(logits.len()).sample(&logits, &params, params.place(position, 0), Context::default()));
             match draw {
                 Draw::Token(token) => prop_assert!(allowed[token as usize]),
                 other => prop_assert!(other == Draw::NoCandidates && !allowed.contains(&true)),
@@ -133,7 +137,12 @@ fn nanoseconds_a_row() {
                 let rounds = 20_000_000 / vocab_size as u64;
                 let start = std::time::Instant::now();
                 for position in 0..rounds {
-                    std::hint::black_box(sampler.sample(std::hint::black_box(&logits), &params, position, 0));
+                    std::hint::black_box(sampler.sample(
+                        std::hint::black_box(&logits),
+                        &params,
+                        params.place(position, 0),
+                        Context::default(),
+                    ));
                 }
                 let ns = start.elapsed().as_nanos() as f64 / rounds as f64;
                 println!("V={vocab_size} {path:?} {name}: {ns:.0} ns");

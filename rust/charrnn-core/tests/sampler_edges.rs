@@ -1,7 +1,7 @@
 //! Rows at the edges of float32, filters that must agree with each other, and the frequencies of many draws.
 
-use charrnn_core::request::{SamplingParams, ValidSampling};
-use charrnn_core::sampler::{Draw, Path, Sampler};
+use charrnn_core::params::{SamplingParams, ValidSampling};
+use charrnn_core::sampler::{Context, Draw, Path, Sampler};
 
 const INF: f32 = f32::INFINITY;
 
@@ -15,7 +15,9 @@ fn params(change: impl FnOnce(&mut SamplingParams)) -> ValidSampling {
 fn draws(logits: &[f32], params: &ValidSampling, num_draws: u64) -> Vec<Draw> {
     let on = |path: Path| {
         let mut sampler = Sampler::with_path(logits.len(), path);
-        (0..num_draws).map(|position| sampler.sample(logits, params, position, 0)).collect::<Vec<_>>()
+        (0..num_draws)
+            .map(|position| sampler.sample(logits, params, params.place(position, 0), Context::default()))
+            .collect::<Vec<_>>()
     };
     let all: Vec<_> = Path::available().into_iter().map(on).collect();
     assert!(all.windows(2).all(|pair| pair[0] == pair[1]));
@@ -27,7 +29,7 @@ fn counts(logits: &[f32], params: &ValidSampling, num_draws: u64) -> Vec<u64> {
     let mut counts = vec![0; logits.len()];
     let mut sampler = Sampler::new(logits.len());
     for position in 0..num_draws {
-        match sampler.sample(logits, params, position, 0) {
+        match sampler.sample(logits, params, params.place(position, 0), Context::default()) {
             Draw::Token(token) => counts[token as usize] += 1,
             other => panic!("{other:?}"),
         }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use charrnn_core::event::{Event, FinishReason, Finished};
-use charrnn_core::request::{GenerateRequest, Output, Prompt, SamplingParams, Stopping};
+use charrnn_core::params::SamplingParams;
+use charrnn_core::request::{GenerateRequest, Output, Prompt, Stopping};
 use charrnn_core::vocab::Unit;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};

@@ -70,6 +70,7 @@ fn field(error: &RequestError) -> &'static str {
         RequestError::UnknownInPrompt(_) => "prompt",
         RequestError::UnknownId { .. } => "prompt_ids",
         RequestError::UnknownInStop { .. } => "stop",
+        RequestError::Regex(_) | RequestError::RegexTooLarge { .. } | RequestError::RegexUnmatchable { .. } => "regex",
     }
 }
 

@@ -23,8 +23,6 @@ use super::{Clock, EngineConfig};
 const CHUNK_DELAY: Duration = Duration::from_millis(10);
 /// This many running streams double the delay.
 const DELAY_STREAMS: u32 = 256;
-/// A text has one random stream; the generator has room for more.
-const RANDOM_STREAM: u32 = 0;
 
 /// What a worker shares with the engine's front.
 pub(super) struct Link {
@@ -34,11 +32,18 @@ pub(super) struct Link {
     pub(super) clock: Clock,
 }
 
+/// What draws take, and the room they work in.
+struct Draws {
+    sampler: Sampler,
+    /// Of a constraint.
+    mask: Vec<u64>,
+}
+
 /// One model and the streams that run on it.
 pub struct Worker {
     model: Box<dyn StepModel>,
     vocab: Arc<Vocab>,
-    sampler: Sampler,
+    draws: Draws,
     scheduler: Scheduler,
     rescue: Rescue,
     link: Link,
@@ -54,7 +59,7 @@ impl Worker {
         let spec = model.spec();
         assert_eq!(spec.vocab_size, vocab.size(), "the model and its vocabulary differ in size");
         Worker {
-            sampler: Sampler::new(spec.vocab_size),
+            draws: Draws { sampler: Sampler::new(spec.vocab_size), mask: Vec::new() },
             scheduler: Scheduler::new(spec, config.max_streams.max(1), config.stall_timeout),
             rescue: Rescue::new(spec),
             model,
@@ -87,7 +92,7 @@ impl Worker {
             Err(error) => self.rescue.step(self.model.as_mut(), slots, error),
         };
         let now = (self.link.clock)();
-        sample(slots, logits, &mut self.sampler, &self.vocab, now);
+        sample(slots, logits, &mut self.draws, &self.vocab, now);
         self.scheduler.emit(now, chunk_delay(self.link.admission.num_running()));
         true
     }
@@ -130,7 +135,7 @@ impl Worker {
 }
 
 /// Takes every row one symbol further: the next of its prompt, or one drawn from its logits, `(B, V)`.
-fn sample(slots: &mut Slots<Stream>, logits: &[f32], sampler: &mut Sampler, vocab: &Vocab, now: Instant) {
+fn sample(slots: &mut Slots<Stream>, logits: &[f32], draws: &mut Draws, vocab: &Vocab, now: Instant) {
     let batch = slots.len();
     for ((stream, token), logits) in slots.iter_mut().zip(logits.chunks_exact(vocab.size())) {
         stream.count_step(batch);
@@ -141,14 +146,15 @@ fn sample(slots: &mut Slots<Stream>, logits: &[f32], sampler: &mut Sampler, voca
             *token = next;
             continue;
         }
-        let position = u64::from(stream.num_generated());
-        match sampler.sample(logits, stream.request().sampling(), position, RANDOM_STREAM) {
+        match stream.draw(logits, &mut draws.sampler, &mut draws.mask) {
             Draw::Token(next) => {
                 *token = next;
                 stream.push(next, vocab, now);
             }
             Draw::InvalidLogits => stream.fail(model_error("its logits for this text are not numbers")),
-            Draw::NoCandidates => stream.fail(model_error("its logits for this text rule out every symbol")),
+            Draw::NoCandidates => stream.fail(model_error(
+                "the logits for this text, and what the request allows, rule out every symbol",
+            )),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! top_k, top_p and min_p over integer weights, without sorting them all. Each returns the new sum.
+//! top_k, top_p, min_p and typical_p over integer weights, without sorting them all. Each returns the new sum.
 
 use std::cmp::Reverse;
 
@@ -38,7 +38,7 @@ pub(super) type Ranked = (Reverse<u64>, u32);
 ///
 /// Weights are sorted into buckets by their leading zeros; only the bucket in which the mass is reached is ordered.
 pub(super) fn top_p(path: Path, weights: &mut [u64], total: u64, p: f64, scratch: &mut Vec<Ranked>) -> u64 {
-    let wanted = ((p * total as f64).ceil() as u64).clamp(1, total);
+    let wanted = wanted(p, total);
     let (bucket, mut mass) = crossing_bucket(weights, wanted);
     let is_in_bucket = |weight: u64| weight.leading_zeros() as usize == bucket;
     scratch.clear();
@@ -73,4 +73,72 @@ fn crossing_bucket(weights: &[u64], wanted: u64) -> (usize, u64) {
 /// Keeps what weighs at least `p` of the largest, which is always `ONE`.
 pub(super) fn min_p(path: Path, weights: &mut [u64], p: f64) -> u64 {
     path.keep_heavy(weights, (p * ONE as f64).ceil() as u64, u32::MAX)
+}
+
+/// How surprising each symbol is, in bits: `log2(total) - y`, with y what its weight is two to the power of.
+pub(super) struct Surprise<'a> {
+    pub(super) logits: &'a [f32],
+    pub(super) best: f32,
+    pub(super) scale: f64,
+}
+
+impl Surprise<'_> {
+    /// `y` of a symbol that has a weight; 0 for all of them at plus infinity.
+    fn exponent(&self, id: usize) -> f64 {
+        let below = f64::from(self.logits[id]) - f64::from(self.best);
+        if below < 0.0 {
+            below * self.scale
+        } else {
+            0.0
+        }
+    }
+}
+
+/// Keeps the symbols whose surprise is nearest to the mean of all until their mass reaches `p` of `total`, the lowest ids
+/// first among equals, the one that crosses included. Meister et al. 2022, "Locally typical sampling".
+///
+/// Surprise less its mean, the entropy, is the mean of `y` less `y`: no logarithm is needed.
+pub(super) fn typical_p(
+    weights: &mut [u64],
+    total: u64,
+    p: f64,
+    surprise: Surprise<'_>,
+    scratch: &mut Vec<Ranked>,
+) -> u64 {
+    let sum = |sum: f64, (id, &weight): (usize, &u64)| match weight {
+        0 => sum,
+        _ => (weight as f64).mul_add(surprise.exponent(id), sum),
+    };
+    let mean = weights.iter().enumerate().fold(0.0, sum) / total as f64;
+    scratch.clear();
+    for id in (0..weights.len()).filter(|&id| weights[id] > 0) {
+        // Bits of numbers that are not negative are in their order.
+        let distance = (surprise.exponent(id) - mean).abs().to_bits();
+        scratch.push((Reverse(u64::MAX - distance), id as u32));
+    }
+    let last = crossing(scratch, weights, wanted(p, total));
+    scratch.iter().filter(|&&ranked| ranked > last).for_each(|&(_, id)| weights[id as usize] = 0);
+    weights.iter().sum()
+}
+
+/// The mass that is `p` of `total`, at least 1.
+fn wanted(p: f64, total: u64) -> u64 {
+    ((p * total as f64).ceil() as u64).clamp(1, total)
+}
+
+/// The first in order up to which the mass reaches `wanted`, by halving what it can be.
+fn crossing(mut ranked: &mut [Ranked], weights: &[u64], mut wanted: u64) -> Ranked {
+    while ranked.len() > 1 {
+        let (head, _, _) = ranked.select_nth_unstable(ranked.len() / 2);
+        let num_head = head.len();
+        let mass: u64 = head.iter().map(|&(_, id)| weights[id as usize]).sum();
+        ranked = match mass >= wanted {
+            true => &mut ranked[..num_head],
+            false => {
+                wanted -= mass;
+                &mut ranked[num_head..]
+            }
+        };
+    }
+    ranked[0]
 }

@@ -65,6 +65,16 @@ impl Path {
     }
 }
 
+impl Path {
+    /// Fills the weights of a row whose largest logit is `best`, plus infinity included; returns their sum.
+    pub(super) fn weigh(self, logits: &[f32], best: f32, scale: f64, weights: &mut [u64]) -> u64 {
+        match best {
+            f32::INFINITY => self.fill_infinite(logits, weights),
+            best => self.fill(logits, best, scale, weights),
+        }
+    }
+}
+
 /// One method of `Path` for each loop of `kernel`.
 macro_rules! dispatch {
     ($($name:ident($($argument:ident: $type:ty),*) -> $output:ty;)*) => {

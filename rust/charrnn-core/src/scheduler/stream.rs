@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use crate::event::{Event, FinishReason, Finished, SendError, Sink, Started, StreamError, Timing};
 use crate::request::ValidRequest;
+use crate::sampler::{Draw, Sampler};
 use crate::vocab::{Unit, Vocab};
 
 use super::admission::Ticket;
+use super::drawn::{Drawn, Past};
 use super::text::TextBuffer;
 
 /// Room kept for the next chunk; longer ones grow.
@@ -24,6 +26,15 @@ pub(crate) enum Flow {
     Blocked,
     /// The last event is handed over, or the reader is gone.
     Over,
+}
+
+/// What completes a text.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Length,
+    /// The stop string of that index.
+    Stop(usize),
+    Match,
 }
 
 /// When a stream got where it is.
@@ -45,7 +56,7 @@ pub(crate) struct Stream {
     text: TextBuffer,
     /// Symbols of the prompt given to the model.
     num_fed: usize,
-    num_generated: u32,
+    past: Past,
     times: Times,
     /// Since when characters have been ready for a chunk.
     ready_since: Instant,
@@ -69,7 +80,7 @@ impl Stream {
             ticket,
             text: TextBuffer::new(unit),
             num_fed: 0,
-            num_generated: 0,
+            past: Past::new(),
             times: Times { accepted: now, first_step: None, first_char: None, num_steps: 0, batch_sum: 0 },
             ready_since: now,
             outbox: VecDeque::from([Event::Started(Started { seed, num_prompt_tokens })]),
@@ -96,13 +107,9 @@ impl Stream {
         self.ticket.worker()
     }
 
-    pub(crate) fn request(&self) -> &ValidRequest {
-        &self.request
-    }
-
-    /// Symbols drawn so far, which is the position of the next draw.
-    pub(crate) fn num_generated(&self) -> u32 {
-        self.num_generated
+    /// Draws its next symbol from `logits`, `(V,)`.
+    pub(crate) fn draw(&self, logits: &[f32], sampler: &mut Sampler, scratch: &mut Vec<u64>) -> Draw {
+        self.past.draw(&self.request, logits, sampler, scratch)
     }
 
     /// The stream got its first slot.
@@ -126,19 +133,30 @@ impl Stream {
 
     /// Takes a drawn symbol; ends the stream if it was the last.
     pub(crate) fn push(&mut self, token: u32, vocab: &Vocab, now: Instant) {
-        self.num_generated += 1;
+        let drawn = self.past.push(&self.request, token);
+        if drawn == Drawn::Beyond {
+            return self.finish(End::Match, vocab, now);
+        }
         self.times.first_char.get_or_insert(now);
         let had_chars = self.text.num_chars() > 0;
-        match self.text.push(token, self.request.stop(), vocab) {
-            Some(matched) => self.finish(Some(matched), vocab, now),
-            None if self.num_generated == self.request.max_tokens() => self.finish(None, vocab, now),
+        let num_tokens = self.past.num_tokens();
+        let may_stop = num_tokens >= self.request.min_tokens();
+        match self.text.push(token, self.request.stop(), may_stop, vocab) {
+            Some(matched) => self.finish(End::Stop(matched), vocab, now),
+            None if num_tokens == self.request.max_tokens() => self.finish(End::Length, vocab, now),
+            None if drawn == Drawn::Last => self.finish(End::Match, vocab, now),
             None if !had_chars => self.ready_since = now,
             None => {}
         }
     }
 
-    /// The text is complete, by the stop string of that index or by its length.
-    fn finish(&mut self, matched: Option<usize>, vocab: &Vocab, now: Instant) {
+    /// The text is complete.
+    fn finish(&mut self, end: End, vocab: &Vocab, now: Instant) {
+        let (reason, matched) = match end {
+            End::Length => (FinishReason::Length, None),
+            End::Stop(index) => (FinishReason::Stop, Some(index)),
+            End::Match => (FinishReason::Match, None),
+        };
         let matched_stop = matched.map(|index| self.request.stop_strings()[index].clone());
         let num_cut = match &matched_stop {
             Some(stop) if !self.request.include_stop() => num_symbols(stop, vocab.unit()),
@@ -146,7 +164,6 @@ impl Stream {
         };
         self.text.finish(num_cut, vocab);
         self.flush();
-        let reason = if matched.is_some() { FinishReason::Stop } else { FinishReason::Length };
         let num_chars = self.text.num_taken();
         self.end(Event::Finished(Finished { reason, matched_stop, num_chars, timing: self.timing(now) }));
     }

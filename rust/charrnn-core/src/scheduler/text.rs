@@ -33,8 +33,14 @@ impl TextBuffer {
         }
     }
 
-    /// Appends a drawn symbol. Says which stop string it completes, if one; then only `finish` may follow.
-    pub(crate) fn push(&mut self, token: u32, stop: &StopSet, vocab: &Vocab) -> Option<usize> {
+    /// Appends a drawn symbol. Says which stop string it completes, if one and if it may; then only `finish` may follow.
+    pub(crate) fn push(
+        &mut self,
+        token: u32,
+        stop: &StopSet,
+        may_stop: bool,
+        vocab: &Vocab,
+    ) -> Option<usize> {
         if stop.is_empty() {
             self.decode(token, vocab);
             return None;
@@ -42,10 +48,11 @@ impl TextBuffer {
         let step = stop.advance(self.stop_state, token);
         self.stop_state = step.state;
         self.held.push_back(token);
-        if step.matched.is_none() {
+        let matched = step.matched.filter(|_| may_stop);
+        if matched.is_none() {
             self.release_all_but(stop.held(step.state), vocab);
         }
-        step.matched
+        matched
     }
 
     /// The text is complete: the last `num_cut` symbols are no part of it, all others withheld are.

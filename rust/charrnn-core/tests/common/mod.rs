@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use charrnn_core::constraint;
 use charrnn_core::engine::{Engine, EngineConfig, SubmitError, Worker};
 use charrnn_core::event::{Event, FinishReason, Finished, SendError, Sink, Started, StreamError};
-use charrnn_core::request::{GenerateRequest, Output, Prompt, SamplingParams, Stopping};
-use charrnn_core::sampler::{Draw, Sampler};
+use charrnn_core::params::SamplingParams;
+use charrnn_core::request::{GenerateRequest, Output, Prompt, Stopping};
+use charrnn_core::sampler::{Context, Draw, Sampler};
 use charrnn_core::state::StateRows;
 use charrnn_core::vocab::{Unit, Vocab};
 use charrnn_core::{ModelSpec, StateTensor, StepError, StepModel};
@@ -242,12 +244,26 @@ pub(crate) fn solo(request: &GenerateRequest, vocab: &Vocab) -> Solo {
     }
     let stops: Vec<Vec<u32>> =
         request.stopping.stop.iter().map(|stop| vocab.encode(stop).expect("known symbols")).collect();
-    let mut text = Vec::new();
+    let (mut text, mut guide, mut scratch) = (Vec::new(), constraint::START, Vec::new());
     for position in 0..valid.max_tokens() {
-        let Draw::Token(token) = sampler.sample(&logits, valid.sampling(), u64::from(position), 0) else {
+        let masking = valid.constraint().filter(|it| !it.may_end(guide, position));
+        let mask = masking.map(|it| it.mask(guide, position, &mut scratch));
+        let place = valid.sampling().place(u64::from(position), valid.sample_index());
+        let context = Context { history: &text, mask };
+        let Draw::Token(token) = sampler.sample(&logits, valid.sampling(), place, context) else {
             panic!("no symbol to draw")
         };
+        if let Some(constraint) = valid.constraint() {
+            let Some(next) = constraint.advance(guide, position, token) else {
+                return Solo { text: vocab.decode(&text), reason: FinishReason::Match, matched_stop: None };
+            };
+            guide = next;
+        }
         text.push(token);
+        if text.len() < valid.min_tokens() as usize {
+            logits = model.step(&[token], &mut state).expect("no faults").to_vec();
+            continue;
+        }
         // The longest of those that end here.
         let matched = (0..stops.len()).filter(|&i| text.ends_with(&stops[i])).max_by_key(|&i| stops[i].len());
         if let Some(i) = matched {
@@ -255,6 +271,10 @@ pub(crate) fn solo(request: &GenerateRequest, vocab: &Vocab) -> Solo {
             let text = vocab.decode(&text[..text.len() - num_cut]);
             let matched_stop = Some(request.stopping.stop[i].clone());
             return Solo { text, reason: FinishReason::Stop, matched_stop };
+        }
+        let is_over = valid.constraint().is_some_and(|it| it.is_over(guide, position + 1));
+        if is_over && position + 1 < valid.max_tokens() {
+            return Solo { text: vocab.decode(&text), reason: FinishReason::Match, matched_stop: None };
         }
         logits = model.step(&[token], &mut state).expect("no faults").to_vec();
     }
@@ -280,6 +300,7 @@ pub(crate) fn request(prompt: &str, seed: u64, max_tokens: u32) -> GenerateReque
     GenerateRequest {
         prompt: Prompt::Text(prompt.to_owned()),
         sampling: SamplingParams { seed: Some(seed), ..SamplingParams::default() },
+        sample_index: 0,
         stopping: Stopping { max_tokens: Some(max_tokens), ..Stopping::default() },
         output: Output::default(),
     }

@@ -1,0 +1,147 @@
+//! From an expression to an automaton over token ids, through regex-automata's automaton over bytes.
+
+use std::collections::HashMap;
+
+use regex_automata::dfa::dense::{self, DFA};
+use regex_automata::dfa::{Automaton as _, StartKind};
+use regex_automata::nfa::thompson;
+use regex_automata::util::primitives::StateID;
+use regex_automata::util::syntax;
+use regex_automata::{Anchored, Input, MatchKind};
+
+use super::automaton::{words_of, Automaton, DEAD, NO_CLASS};
+use super::Pattern;
+use crate::error::RequestError;
+use crate::vocab::{Unit, Vocab};
+
+/// Bytes that the automata on the way may take.
+const MAX_BYTES: usize = 4 << 20;
+/// Transitions, states times classes of symbols.
+const MAX_TRANSITIONS: usize = 1 << 21;
+/// Bits of all masks, states times symbols.
+const MAX_MASK_BITS: usize = 1 << 26;
+/// Any Unicode text, without which the same expression over bytes would allow any bytes.
+const ANY_TEXT: &str = "(?s:.)*";
+
+pub(super) fn compile(
+    pattern: Pattern<'_>,
+    vocab: &Vocab,
+    is_allowed: impl Fn(u32) -> bool,
+) -> Result<Automaton, RequestError> {
+    let dfa = match pattern {
+        Pattern::Regex(pattern) => byte_automaton(pattern)?,
+        Pattern::Utf8 => byte_automaton(ANY_TEXT)?,
+    };
+    let alphabet = Alphabet::new(vocab, is_allowed, &dfa);
+    explore(&dfa, &alphabet)
+}
+
+fn byte_automaton(pattern: &str) -> Result<DFA<Vec<u32>>, RequestError> {
+    let config = dense::Config::new()
+        .accelerate(false)
+        .match_kind(MatchKind::All)
+        .start_kind(StartKind::Anchored)
+        .dfa_size_limit(Some(MAX_BYTES))
+        .determinize_size_limit(Some(MAX_BYTES));
+    let thompson = thompson::Config::new().utf8(true).nfa_size_limit(Some(MAX_BYTES));
+    let built = dense::Builder::new()
+        .configure(config)
+        .syntax(syntax::Config::new().utf8(true))
+        .thompson(thompson)
+        .build(pattern);
+    built.map_err(|error| match is_too_large(&error) {
+        true => RequestError::RegexTooLarge {
+            what: "an automaton over bytes".to_owned(),
+            limit: format!("{} MiB", MAX_BYTES >> 20),
+        },
+        false => RequestError::Regex(innermost(&error)),
+    })
+}
+
+fn is_too_large(error: &dense::BuildError) -> bool {
+    let source = std::error::Error::source(error);
+    let nfa = source.and_then(|source| source.downcast_ref::<thompson::BuildError>());
+    error.is_size_limit_exceeded() || nfa.is_some_and(|nfa| nfa.size_limit().is_some())
+}
+
+/// The last error of a chain, which says what is wrong, in one line.
+fn innermost(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => innermost(source),
+        None => one_line(&error.to_string()),
+    }
+}
+
+/// The message of a syntax error: it is shown below the expression, with a mark under the place.
+fn one_line(message: &str) -> String {
+    let line = message.lines().last().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).trim().to_owned()
+}
+
+/// The symbols of a vocabulary as bytes. Those whose bytes the automaton cannot tell apart are one class.
+struct Alphabet {
+    /// `(V,)`
+    classes: Vec<u32>,
+    /// The bytes of one symbol of each class.
+    spellings: Vec<Vec<u8>>,
+}
+
+impl Alphabet {
+    fn new(vocab: &Vocab, is_allowed: impl Fn(u32) -> bool, dfa: &DFA<Vec<u32>>) -> Self {
+        let (mut known, mut spellings) = (HashMap::new(), Vec::new());
+        let mut class_of = |token: u32| {
+            let bytes = match is_allowed(token) {
+                true => spelling(vocab.symbol(token), vocab.unit()),
+                false => return NO_CLASS,
+            };
+            let key: Vec<u8> = bytes.iter().map(|&byte| dfa.byte_classes().get(byte)).collect();
+            *known.entry(key).or_insert_with(|| {
+                spellings.push(bytes);
+                spellings.len() as u32 - 1
+            })
+        };
+        let classes = (0..vocab.size() as u32).map(&mut class_of).collect();
+        Alphabet { classes, spellings }
+    }
+}
+
+fn spelling(symbol: u32, unit: Unit) -> Vec<u8> {
+    match unit {
+        Unit::Byte => vec![symbol as u8],
+        Unit::Char => char::from_u32(symbol).unwrap_or_default().to_string().into_bytes(),
+    }
+}
+
+/// Goes through all states that texts over the alphabet lead to.
+fn explore(dfa: &DFA<Vec<u32>>, alphabet: &Alphabet) -> Result<Automaton, RequestError> {
+    let start = dfa.start_state_forward(&Input::new("").anchored(Anchored::Yes));
+    let start = start.map_err(|error| RequestError::Regex(error.to_string()))?;
+    let (num_classes, vocab_size) = (alphabet.spellings.len(), alphabet.classes.len());
+    let max_states = (MAX_TRANSITIONS / num_classes.max(1)).min(MAX_MASK_BITS / (words_of(vocab_size) * 64));
+    let mut ids: HashMap<StateID, u32> = HashMap::from([(start, 0)]);
+    let mut states = vec![start];
+    let mut next = Vec::new();
+    let mut index = 0;
+    while index < states.len() {
+        for bytes in &alphabet.spellings {
+            let target = bytes.iter().fold(states[index], |state, &byte| dfa.next_state(state, byte));
+            next.push(match dfa.is_dead_state(target) {
+                true => DEAD,
+                false => *ids.entry(target).or_insert_with(|| {
+                    states.push(target);
+                    states.len() as u32 - 1
+                }),
+            });
+        }
+        if states.len() > max_states {
+            return Err(RequestError::RegexTooLarge {
+                what: format!("more than {max_states} states over {vocab_size} symbols"),
+                limit: max_states.to_string(),
+            });
+        }
+        index += 1;
+    }
+    let is_match: Vec<bool> =
+        states.iter().map(|&state| dfa.is_match_state(dfa.next_eoi_state(state))).collect();
+    Ok(Automaton::new(alphabet.classes.clone(), num_classes, next, &is_match))
+}
