@@ -7,8 +7,9 @@ boundary of two tokens, the kernel is wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 MASK32 = 0xFFFFFFFF
 WEIGHT_ONE = 2.0**46
@@ -22,6 +23,14 @@ class Rules:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    penalty_window: int = 64
+    no_repeat_ngram_size: int = 0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    allowed: Sequence[int] | None = None
 
 
 def philox4x32(counter: Sequence[int], key: Sequence[int]) -> list[int]:
@@ -49,6 +58,40 @@ def uniform64(seed: int, position: int, stream: int = 0, purpose: int = 0) -> in
     return words[0] | words[1] << 32
 
 
+def float32(value: float) -> float:
+    """The nearest float32; the largest where there is none."""
+    largest = 3.4028234663852886e38
+    return float(struct.unpack("f", struct.pack("f", max(-largest, min(largest, value))))[0])
+
+
+def adjusted(logits: Sequence[float], rules: Rules, history: Sequence[int] = ()) -> list[float]:
+    """The logits after bias, bans and penalties, rounded to float32 after each rule."""
+    row = list(logits)
+    for i, bias in rules.logit_bias.items():
+        if bias == -math.inf:
+            row[i] = bias
+        elif math.isfinite(row[i]):
+            row[i] = float32(row[i] + bias)
+    if rules.allowed is not None:
+        row = [value if i in rules.allowed else -math.inf for i, value in enumerate(row)]
+    recent = list(history)[-rules.penalty_window :] if rules.penalty_window else []
+    for i in set(recent):
+        if math.isfinite(row[i]):
+            value = row[i] / rules.repetition_penalty if row[i] > 0 else row[i] * rules.repetition_penalty
+            row[i] = float32(value - (rules.frequency_penalty * recent.count(i) + rules.presence_penalty))
+    return _without_repeats(row, recent, rules.no_repeat_ngram_size)
+
+
+def _without_repeats(row: list[float], recent: list[int], size: int) -> list[float]:
+    """Without the tokens that would complete a run of ``size`` a second time, unless none is left."""
+    if size == 0 or len(recent) < size - 1:
+        return row
+    runs = {tuple(recent[i : i + size]) for i in range(len(recent) - size + 1)}
+    begun = tuple(recent[len(recent) - size + 1 :])
+    left = [-math.inf if (*begun, i) in runs else value for i, value in enumerate(row)]
+    return left if max(left) > -math.inf else row
+
+
 def weights(logits: Sequence[float], rules: Rules) -> list[int]:
     """The integer weight of every token once all filters have been applied; no filter, no sort is clever."""
     best = max(logits)
@@ -60,24 +103,42 @@ def weights(logits: Sequence[float], rules: Rules) -> list[int]:
         for i, value in enumerate(logits)
     ]
     if rules.top_p < 1.0:
-        total, mass, kept = sum(w), 0, set()
-        for i in sorted(range(len(w)), key=lambda i: (-w[i], i)):
-            kept.add(i)
-            mass += w[i]
-            if mass >= rules.top_p * total:
-                break
-        w = [value if i in kept else 0 for i, value in enumerate(w)]
+        order = sorted(range(len(w)), key=lambda i: (-w[i], i))
+        w = _first_of(order, w, rules.top_p)
     if rules.min_p > 0.0:
         top = max(w)
         w = [value if value >= rules.min_p * top else 0 for value in w]
+    if rules.typical_p < 1.0:
+        w = _first_of(_by_surprise(w, logits, rules), w, rules.typical_p)
     return w
 
 
-def draw(logits: Sequence[float], rules: Rules, bits: int) -> tuple[int, float]:
+def _first_of(order: Sequence[int], w: list[int], p: float) -> list[int]:
+    """The weights of the first tokens in order whose mass reaches a share of the whole; 0 for the others."""
+    total, mass, kept = sum(w), 0, set()
+    for i in order:
+        kept.add(i)
+        mass += w[i]
+        if mass >= p * total:
+            break
+    return [value if i in kept else 0 for i, value in enumerate(w)]
+
+
+def _by_surprise(w: list[int], logits: Sequence[float], rules: Rules) -> list[int]:
+    """Tokens from the one whose surprise is nearest to the mean, Meister et al. 2022; ties by id."""
+    best, total = max(logits), sum(w)
+    kept = [i for i in range(len(w)) if w[i]]
+    y = {i: (logits[i] - best) / rules.temperature for i in kept}
+    mean = math.fsum(w[i] / total * y[i] for i in kept)
+    return sorted(kept, key=lambda i: (abs(y[i] - mean), i))
+
+
+def draw(logits: Sequence[float], rules: Rules, bits: int, history: Sequence[int] = ()) -> tuple[int, float]:
     """The token that 64 random bits choose, and the draw's distance from a boundary, a share of the mass."""
+    row = adjusted(logits, rules, history)
     if rules.temperature == 0.0:
-        return max(range(len(logits)), key=lambda i: (logits[i], -i)), 1.0
-    w = weights(logits, rules)
+        return max(range(len(row)), key=lambda i: (row[i], -i)), 1.0
+    w = weights(row, rules)
     total = sum(w)
     target = bits * total >> 64
     below = 0
@@ -86,3 +147,14 @@ def draw(logits: Sequence[float], rules: Rules, bits: int) -> tuple[int, float]:
             return token, min(target - below, below + weight - target) / total
         below += weight
     raise AssertionError("the weights of a row with a candidate have a positive sum")
+
+
+def logprob(logits: Sequence[float], rules: Rules, token: int, *, mode: str) -> float:
+    """Natural logarithm of the probability of ``token``, of adjusted ``logits`` if ``mode`` is processed."""
+    if mode == "raw":
+        best = max(logits)
+        return logits[token] - best - math.log(math.fsum(math.exp(value - best) for value in logits))
+    if rules.temperature == 0.0:
+        return 0.0
+    w = weights(logits, rules)
+    return math.log(w[token] / sum(w))

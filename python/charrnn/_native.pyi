@@ -1,6 +1,6 @@
 """Types of the Rust extension. The pleasant faces are in vocab, bundle, sampler, engine and server."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypeAlias
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 Started: TypeAlias = tuple[Literal["started"], int, int]
 Chunk: TypeAlias = tuple[Literal["chunk"], str, int, int]
 Timing: TypeAlias = tuple[int, int, int, int, float]
-Finished: TypeAlias = tuple[Literal["finished"], Literal["length", "stop"], str | None, int, Timing]
+Finished: TypeAlias = tuple[Literal["finished"], Literal["length", "stop", "match"], str | None, int, Timing]
 
 class Vocab:
     def __new__(cls, symbols: list[int], unit: Literal["char", "byte"]) -> Vocab: ...
@@ -31,8 +31,21 @@ class SamplingParams:
         top_k: int = 0,
         top_p: float = 1.0,
         min_p: float = 0.0,
+        typical_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        penalty_window: int = 64,
+        no_repeat_ngram_size: int = 0,
+        logit_bias: Mapping[int, float] | None = None,
+        allowed: Iterable[int] | None = None,
+        regex: str | None = None,
+        utf8: bool = False,
         seed: int | None = None,
+        logprobs: int | None = None,
+        logprobs_mode: Literal["raw", "processed"] = "raw",
         max_tokens: int = 256,
+        min_tokens: int = 0,
         stop: Sequence[str] = (),
         include_stop: bool = False,
     ) -> SamplingParams: ...
@@ -45,19 +58,53 @@ class SamplingParams:
     @property
     def min_p(self) -> float: ...
     @property
+    def typical_p(self) -> float: ...
+    @property
+    def repetition_penalty(self) -> float: ...
+    @property
+    def presence_penalty(self) -> float: ...
+    @property
+    def frequency_penalty(self) -> float: ...
+    @property
+    def penalty_window(self) -> int: ...
+    @property
+    def no_repeat_ngram_size(self) -> int: ...
+    @property
+    def logit_bias(self) -> dict[int, float] | None: ...
+    @property
+    def allowed(self) -> tuple[int, ...] | None: ...
+    @property
+    def regex(self) -> str | None: ...
+    @property
+    def utf8(self) -> bool: ...
+    @property
     def seed(self) -> int | None: ...
     @property
+    def logprobs(self) -> int | None: ...
+    @property
+    def logprobs_mode(self) -> Literal["raw", "processed"]: ...
+    @property
     def max_tokens(self) -> int: ...
+    @property
+    def min_tokens(self) -> int: ...
     @property
     def stop(self) -> tuple[str, ...]: ...
     @property
     def include_stop(self) -> bool: ...
+    def fields(self) -> dict[str, Any]: ...
 
 class SampleOutput:
+    def __new__(cls, batch_size: int, num_top: int = 0) -> SampleOutput: ...
     @property
     def tokens(self) -> npt.NDArray[np.int32]: ...
     @property
+    def logprobs(self) -> npt.NDArray[np.float32]: ...
+    @property
     def status(self) -> npt.NDArray[np.uint8]: ...
+    @property
+    def top_tokens(self) -> npt.NDArray[np.int32] | None: ...
+    @property
+    def top_logprobs(self) -> npt.NDArray[np.float32] | None: ...
 
 class Sampler:
     def __new__(cls, vocab_size: int) -> Sampler: ...
@@ -65,11 +112,14 @@ class Sampler:
     def vocab_size(self) -> int: ...
     def sample(
         self,
-        logits: npt.NDArray[np.float32],
-        params: SamplingParams,
+        logits: Any,
+        params: SamplingParams | Sequence[SamplingParams],
         *,
-        seeds: npt.NDArray[np.uint64],
-        positions: npt.NDArray[np.uint64],
+        seeds: npt.ArrayLike,
+        positions: npt.ArrayLike,
+        streams: npt.ArrayLike | None = None,
+        history: Sequence[Sequence[int]] | None = None,
+        out: SampleOutput | None = None,
     ) -> SampleOutput: ...
 
 class EventStream:
@@ -94,6 +144,7 @@ class Engine:
         *,
         prompt: str,
         params: SamplingParams,
+        sample_index: int = 0,
         chunk_chars: int | None = None,
         max_chunk_delay_ms: int | None = None,
     ) -> EventStream: ...

@@ -44,6 +44,7 @@ ERRORS: dict[grpc.StatusCode, type[CharrnnError]] = {
     grpc.StatusCode.DATA_LOSS: ServerError,
 }
 
+_STOPPING = ("max_tokens", "min_tokens", "stop", "include_stop")
 # What gRPC says when it never reached a server, as against a server that says it is stopping.
 _NOT_REACHED = (
     "failed to connect",
@@ -55,6 +56,7 @@ _NOT_REACHED = (
 _REASONS: dict[int, FinishReason] = {
     pb.FINISH_REASON_LENGTH: "length",
     pb.FINISH_REASON_STOP: "stop",
+    pb.FINISH_REASON_MATCH: "match",
 }
 
 
@@ -108,6 +110,7 @@ class Client:
         params: SamplingParams | None = None,
         *,
         model: str = "",
+        sample_index: int = 0,
         chunk_chars: int | None = None,
         max_chunk_delay_ms: int | None = None,
         **sampling: Unpack[SamplingFields],
@@ -118,6 +121,7 @@ class Client:
             prompt: what the model reads first; not part of the text.
             params: or its fields as keywords: ``temperature``, ``seed``, ``max_tokens``, ``stop``...
             model: name of the model; may be empty when the server holds one.
+            sample_index: which of several samples of one prompt and seed.
             chunk_chars: characters a chunk holds before it is sent; default 16.
             max_chunk_delay_ms: longest wait of a character for its chunk; absent, 10 ms and more under load.
 
@@ -126,7 +130,8 @@ class Client:
             ServerBusyError, ServerUnavailableError, ServerError: on reading.
         """
         output = {"chunk_chars": chunk_chars, "max_chunk_delay_ms": max_chunk_delay_ms}
-        request = _request(prompt, model, _fields(params, sampling), output)
+        fields = _fields(params, sampling) | ({"sample_index": sample_index} if sample_index else {})
+        request = _request(prompt, model, fields, output)
         channel = self._channels.lease()
         call = channel.unary_stream(
             "/charrnn.v1.CharRnn/Generate",
@@ -198,14 +203,16 @@ def _fields(params: SamplingParams | None, given: SamplingFields) -> dict[str, A
     """What goes on the wire: all of ``params``, or the keywords given; checked before it is sent."""
     checked = resolve(params, given)
     names = SamplingFields.__annotations__ if params is not None else given
-    values = {name: getattr(checked, name) for name in names}
+    values = {name: getattr(checked, name) for name in names if name != "logprobs_mode"}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _request(
     prompt: str, model: str, fields: dict[str, Any], output: dict[str, int | None]
 ) -> pb.GenerateRequest:
-    stopping = {name: fields.pop(name) for name in ("max_tokens", "stop", "include_stop") if name in fields}
+    stopping = {name: fields.pop(name) for name in _STOPPING if name in fields}
+    if "allowed" in fields:
+        fields["allowed"] = pb.TokenIds(ids=fields["allowed"])
     output = {name: value for name, value in output.items() if value is not None}
     try:
         return pb.GenerateRequest(

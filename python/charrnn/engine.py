@@ -81,6 +81,7 @@ class Engine:
         prompt: str = "",
         params: SamplingParams | None = None,
         *,
+        sample_index: int = 0,
         chunk_chars: int | None = None,
         max_chunk_delay_ms: int | None = None,
         **sampling: Unpack[SamplingFields],
@@ -90,6 +91,7 @@ class Engine:
         Args:
             prompt: what the model reads first; not part of the text.
             params: or its fields as keywords: ``temperature``, ``seed``, ``max_tokens``, ``stop``...
+            sample_index: which of several samples of one prompt and seed.
             chunk_chars: characters a chunk holds before it is handed over; default 16.
             max_chunk_delay_ms: longest wait of a character for its chunk; absent, 10 ms and more under load.
 
@@ -102,6 +104,7 @@ class Engine:
             stream = native.generate(
                 prompt=prompt,
                 params=resolve(params, sampling),
+                sample_index=sample_index,
                 chunk_chars=chunk_chars,
                 max_chunk_delay_ms=max_chunk_delay_ms,
             )

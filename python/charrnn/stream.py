@@ -13,7 +13,7 @@ from typing import Literal
 
 from charrnn.errors import CharrnnError
 
-FinishReason = Literal["length", "stop"]
+FinishReason = Literal["length", "stop", "match"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,10 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Why and when a complete text ended: ``"length"`` is ``max_tokens``, ``"stop"`` a stop string."""
+    """Why and when a complete text ended.
+
+    ``"length"`` is ``max_tokens``, ``"stop"`` a stop string, ``"match"`` the end of what ``regex`` allows.
+    """
 
     reason: FinishReason
     matched_stop: str | None

@@ -102,7 +102,7 @@ def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_several_texts_take_consecutive_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_texts_share_the_seed_and_differ_in_their_index(capsys: pytest.CaptureFixture[str]) -> None:
     asked: list[dict[str, object]] = []
 
     def start(prompt: str, **arguments: object) -> Stream:
@@ -113,11 +113,12 @@ def test_several_texts_take_consecutive_seeds(capsys: pytest.CaptureFixture[str]
     options = TextOptions("p", {"seed": None, "top_k": 4}, num_texts=3, chunk_chars=2, json=False, raw=False)
     print_texts(start, options)
     shared = {"prompt": "p", "top_k": 4, "chunk_chars": 2}
-    assert asked == [{**shared, "seed": None}, {**shared, "seed": 0}, {**shared, "seed": 1}]
+    seeds = [None, 2**64 - 1, 2**64 - 1]
+    assert asked == [{**shared, "seed": seed, "sample_index": i} for i, seed in enumerate(seeds)]
     out, err = capsys.readouterr()
     assert out == "a\na\na\n"
     assert err.splitlines() == [
         f"text 1 of 3: model m, seed {2**64 - 1}",
-        "text 2 of 3: model m, seed 0",
-        "text 3 of 3: model m, seed 1",
+        f"text 2 of 3: model m, seed {2**64 - 1}",
+        f"text 3 of 3: model m, seed {2**64 - 1}",
     ]

@@ -106,6 +106,10 @@ def test_the_seed_can_be_asked_for_after_the_end() -> None:
         ({"prompt": "é"}, pb.GenerateRequest(prompt="é")),
         ({"model": "m"}, pb.GenerateRequest(prompt="", model="m")),
         ({"temperature": 0}, pb.GenerateRequest(prompt="", sampling={"temperature": 0})),
+        ({"sample_index": 3}, pb.GenerateRequest(prompt="", sampling={"sample_index": 3})),
+        ({"allowed": [2, 0]}, pb.GenerateRequest(prompt="", sampling={"allowed": {"ids": [2, 0]}})),
+        ({"logit_bias": {5: -1.5}}, pb.GenerateRequest(prompt="", sampling={"logit_bias": {5: -1.5}})),
+        ({"regex": "a+"}, pb.GenerateRequest(prompt="", sampling={"regex": "a+"})),
         ({"seed": None}, pb.GenerateRequest(prompt="")),
         ({"seed": 0, "top_k": 0}, pb.GenerateRequest(prompt="", sampling={"seed": 0, "top_k": 0})),
         ({"stop": ["a", "b"]}, pb.GenerateRequest(prompt="", stopping={"stop": ["a", "b"]})),
@@ -125,8 +129,10 @@ def test_params_go_on_the_wire_as_a_whole() -> None:
     params = SamplingParams(temperature=0.1, top_p=0.5, seed=3, stop=["x"], include_stop=True)
     with fake_server(recorder) as address, Client(address) as client:
         client.generate("p", params).read()
-    sampling = {"temperature": 0.1, "top_k": 0, "top_p": 0.5, "min_p": 0, "seed": 3}
-    stopping = {"max_tokens": 256, "stop": ["x"], "include_stop": True}
+    sampling = {"temperature": 0.1, "top_k": 0, "top_p": 0.5, "min_p": 0, "typical_p": 1, "seed": 3}
+    sampling |= {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
+    sampling |= {"penalty_window": 64, "no_repeat_ngram_size": 0}
+    stopping = {"max_tokens": 256, "min_tokens": 0, "stop": ["x"], "include_stop": True}
     assert recorder.requests == [pb.GenerateRequest(prompt="p", sampling=sampling, stopping=stopping)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,10 +19,16 @@ from tests.reference import Rules, draw, philox4x32, uniform64
 BAND = 2.0**-30
 
 
-def sample(logits: np.ndarray, rules: Rules, seeds: list[int], positions: list[int]) -> list[int]:
+def sample(
+    logits: np.ndarray,
+    rules: Rules,
+    seeds: list[int],
+    positions: list[int],
+    history: list[list[int]] | None = None,
+) -> list[int]:
     params = SamplingParams(**vars(rules))
     arrays = {"seeds": np.array(seeds, np.uint64), "positions": np.array(positions, np.uint64)}
-    output = Sampler(logits.shape[1]).sample(logits, params, **arrays)
+    output = Sampler(logits.shape[1]).sample(logits, params, **arrays, history=history)
     assert not output.status.any()
     return output.tokens.tolist()
 
@@ -40,11 +47,13 @@ def test_golden_vectors_are_current() -> None:
 
 def test_golden_vectors() -> None:
     cases = json.loads(make.PATH.read_text())
-    assert len(cases) > 250
+    assert len(cases) > 450
     for case in cases:
-        rules = Rules(case["temperature"], case["top_k"], case["top_p"], case["min_p"])
-        logits = np.array([case["logits"]], np.float32)
-        assert sample(logits, rules, [case["seed"]], [case["position"]]) == [case["token"]], case
+        rules = {name: case[name] for name in vars(Rules())}
+        rules["logit_bias"] = {int(i): bias for i, bias in rules["logit_bias"].items()}
+        logits, history = np.array([case["logits"]], np.float32), [case["history"]]
+        found = sample(logits, Rules(**rules), [case["seed"]], [case["position"]], history)
+        assert found == [case["token"]], case
 
 
 rules_strategy = st.builds(
@@ -53,6 +62,13 @@ rules_strategy = st.builds(
     top_k=st.sampled_from([0, 1, 2, 10, 10_000]),
     top_p=st.sampled_from([0.0, 0.1, 0.5, 0.95, 1.0]),
     min_p=st.sampled_from([0.0, 0.05, 0.9, 1.0]),
+    typical_p=st.sampled_from([1.0, 1.0, 0.0, 0.3, 0.9]),
+    repetition_penalty=st.sampled_from([1.0, 0.5, 1.3]),
+    frequency_penalty=st.sampled_from([0.0, 0.7]),
+    presence_penalty=st.sampled_from([0.0, -1.0]),
+    penalty_window=st.sampled_from([0, 1, 5, 64]),
+    no_repeat_ngram_size=st.sampled_from([0, 0, 1, 2, 3]),
+    logit_bias=st.dictionaries(st.integers(0, 1), st.sampled_from([-math.inf, -2.0, 0.1]), max_size=1),
 )
 
 
@@ -69,10 +85,14 @@ def test_draws_are_the_references_outside_the_band(
     """Rounded logits make ties. The seed of the row's values is the draw's, so a failure replays."""
     rng = np.random.default_rng(seed)
     logits = (np.round(rng.normal(size=(4, vocab_size)) * 4) / 4 * scale).astype(np.float32)
+    if vocab_size == 1:
+        rules = replace(rules, logit_bias={})
+    rules = replace(rules, logit_bias={i: b for i, b in rules.logit_bias.items() if i < vocab_size})
+    history = [rng.integers(0, min(vocab_size, 9), size=n).tolist() for n in (0, 1, 7, 80)]
     positions = rng.integers(0, 2**63, size=4).tolist()
-    tokens = sample(logits, rules, [seed] * 4, positions)
-    for row, position, token in zip(logits.tolist(), positions, tokens, strict=True):
-        expected, margin = draw(row, rules, uniform64(seed, position))
+    tokens = sample(logits, rules, [seed] * 4, positions, history)
+    for row, past, position, token in zip(logits.tolist(), history, positions, tokens, strict=True):
+        expected, margin = draw(row, rules, uniform64(seed, position), past)
         assert token == expected or margin < BAND
 
 
@@ -136,8 +156,11 @@ def test_wrong_shapes_are_refused() -> None:
 SAMPLING_LIMITS = [row for row in _native.limits() if hasattr(SamplingParams, row[0])]
 
 
-def test_five_limits_are_sampling_parameters() -> None:
-    assert [row[0] for row in SAMPLING_LIMITS] == ["temperature", "top_k", "top_p", "min_p", "max_tokens"]
+def test_every_number_of_the_parameters_has_a_limit() -> None:
+    fields = SamplingParams(seed=1, logprobs=1, logit_bias={0: 1.0}).fields()
+    numbers = {name for name, value in fields.items() if isinstance(value, (int, float))}
+    limited = {row[0] for row in SAMPLING_LIMITS}
+    assert limited == (numbers | {"logit_bias"}) - {"seed", "utf8", "include_stop"}
 
 
 @pytest.mark.parametrize("row", SAMPLING_LIMITS, ids=lambda row: row[0])
@@ -145,10 +168,15 @@ def test_the_limits_table_is_what_the_class_enforces(
     row: tuple[str, float, float, float | None, str],
 ) -> None:
     name, smallest, largest, default, _ = row
+    if name == "logit_bias":
+        with pytest.raises(RequestError, match="logit_bias is "):
+            SamplingParams(logit_bias={3: largest * 2})
+        return
     assert getattr(SamplingParams(), name) == default
-    is_whole = isinstance(getattr(SamplingParams(), name), int)
+    is_whole = isinstance(getattr(SamplingParams(), name), int) or default is None
     for value in (smallest, largest):
         value = int(value) if is_whole else value
-        assert getattr(SamplingParams(**{name: value}), name) == value
+        others = {"max_tokens": value} if name == "min_tokens" and value else {}
+        assert getattr(SamplingParams(**{name: value}, **others), name) == value
     with pytest.raises(RequestError, match=f"{name} is "):
         SamplingParams(**{name: int(smallest) - 1})

@@ -24,45 +24,49 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63harrnn/v1/charrnn.proto\x12\ncharrnn.v1\"\xef\x01\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x06prompt\x18\x04 \x01(\tH\x00\x12*\n\nprompt_ids\x18\x05 \x01(\x0b\x32\x14.charrnn.v1.TokenIdsH\x00\x12&\n\x08sampling\x18\n \x01(\x0b\x32\x14.charrnn.v1.Sampling\x12&\n\x08stopping\x18\x0b \x01(\x0b\x32\x14.charrnn.v1.Stopping\x12\"\n\x06output\x18\x0c \x01(\x0b\x32\x12.charrnn.v1.OutputB\x07\n\x05start\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\xaa\x01\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x0b \x01(\x04H\x04\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x08\n\x06_min_pB\x07\n\x05_seed\"V\n\x08Stopping\x12\x17\n\nmax_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\x03 \x03(\t\x12\x14\n\x0cinclude_stop\x18\x04 \x01(\x08\x42\r\n\x0b_max_tokens\"j\n\x06Output\x12\x18\n\x0b\x63hunk_chars\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1f\n\x12max_chunk_delay_ms\x18\x02 \x01(\rH\x01\x88\x01\x01\x42\x0e\n\x0c_chunk_charsB\x15\n\x13_max_chunk_delay_ms\"\xa5\x01\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12&\n\x07started\x18\x02 \x01(\x0b\x32\x13.charrnn.v1.StartedH\x00\x12\"\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x11.charrnn.v1.ChunkH\x00\x12(\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x14.charrnn.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"<\n\x07Started\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x14\n\x0cprompt_chars\x18\x04 \x01(\r\"0\n\x05\x43hunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\t\n\x01n\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"\x93\x01\n\x08\x46inished\x12(\n\x06reason\x18\x01 \x01(\x0e\x32\x18.charrnn.v1.FinishReason\x12\x19\n\x0cmatched_stop\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05\x63hars\x18\x03 \x01(\x04\x12\"\n\x06timing\x18\x05 \x01(\x0b\x32\x12.charrnn.v1.TimingB\x0f\n\r_matched_stop\"f\n\x06Timing\x12\x10\n\x08queue_us\x18\x01 \x01(\x04\x12\x15\n\rfirst_char_us\x18\x02 \x01(\x04\x12\x10\n\x08total_us\x18\x03 \x01(\x04\x12\r\n\x05steps\x18\x04 \x01(\x04\x12\x12\n\nmean_batch\x18\x05 \x01(\x01\"\x13\n\x11ListModelsRequest\"7\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.charrnn.v1.Model\"\xc0\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0c\n\x04\x63\x65ll\x18\x04 \x01(\t\x12\x12\n\nnum_layers\x18\x05 \x01(\r\x12\x13\n\x0bhidden_size\x18\x06 \x01(\r\x12\x11\n\tprecision\x18\x07 \x01(\t\x12\x13\n\x0bstate_bytes\x18\x08 \x01(\x04\x12 \n\x05vocab\x18\t \x01(\x0b\x32\x11.charrnn.v1.Vocab\x12\x10\n\x03\x62pc\x18\n \x01(\x01H\x00\x88\x01\x01\x42\x06\n\x04_bpc\"8\n\x05Vocab\x12\x1e\n\x04unit\x18\x01 \x01(\x0e\x32\x10.charrnn.v1.Unit\x12\x0f\n\x07symbols\x18\x02 \x03(\r*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x01\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x02*:\n\x04Unit\x12\x14\n\x10UNIT_UNSPECIFIED\x10\x00\x12\r\n\tUNIT_CHAR\x10\x01\x12\r\n\tUNIT_BYTE\x10\x02\x32\x9f\x01\n\x07\x43harRnn\x12G\n\x08Generate\x12\x1b.charrnn.v1.GenerateRequest\x1a\x1c.charrnn.v1.GenerateResponse0\x01\x12K\n\nListModels\x12\x1d.charrnn.v1.ListModelsRequest\x1a\x1e.charrnn.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63harrnn/v1/charrnn.proto\x12\ncharrnn.v1\"\xef\x01\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x06prompt\x18\x04 \x01(\tH\x00\x12*\n\nprompt_ids\x18\x05 \x01(\x0b\x32\x14.charrnn.v1.TokenIdsH\x00\x12&\n\x08sampling\x18\n \x01(\x0b\x32\x14.charrnn.v1.Sampling\x12&\n\x08stopping\x18\x0b \x01(\x0b\x32\x14.charrnn.v1.Stopping\x12\"\n\x06output\x18\x0c \x01(\x0b\x32\x12.charrnn.v1.OutputB\x07\n\x05start\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\xb2\x05\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x16\n\ttypical_p\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x07 \x01(\x01H\x06\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x01H\x07\x88\x01\x01\x12\x1b\n\x0epenalty_window\x18\t \x01(\rH\x08\x88\x01\x01\x12!\n\x14no_repeat_ngram_size\x18\n \x01(\rH\t\x88\x01\x01\x12\x11\n\x04seed\x18\x0b \x01(\x04H\n\x88\x01\x01\x12\x37\n\nlogit_bias\x18\x0c \x03(\x0b\x32#.charrnn.v1.Sampling.LogitBiasEntry\x12%\n\x07\x61llowed\x18\r \x01(\x0b\x32\x14.charrnn.v1.TokenIds\x12\x12\n\x05regex\x18\x0e \x01(\tH\x0b\x88\x01\x01\x12\x0c\n\x04utf8\x18\x0f \x01(\x08\x12\x14\n\x0csample_index\x18\x10 \x01(\r\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x08\n\x06_min_pB\x0c\n\n_typical_pB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x11\n\x0f_penalty_windowB\x17\n\x15_no_repeat_ngram_sizeB\x07\n\x05_seedB\x08\n\x06_regex\"~\n\x08Stopping\x12\x17\n\nmax_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x17\n\nmin_tokens\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x03 \x03(\t\x12\x14\n\x0cinclude_stop\x18\x04 \x01(\x08\x42\r\n\x0b_max_tokensB\r\n\x0b_min_tokens\"j\n\x06Output\x12\x18\n\x0b\x63hunk_chars\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1f\n\x12max_chunk_delay_ms\x18\x02 \x01(\rH\x01\x88\x01\x01\x42\x0e\n\x0c_chunk_charsB\x15\n\x13_max_chunk_delay_ms\"\xa5\x01\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12&\n\x07started\x18\x02 \x01(\x0b\x32\x13.charrnn.v1.StartedH\x00\x12\"\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x11.charrnn.v1.ChunkH\x00\x12(\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x14.charrnn.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"<\n\x07Started\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x14\n\x0cprompt_chars\x18\x04 \x01(\r\"0\n\x05\x43hunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\t\n\x01n\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"\x93\x01\n\x08\x46inished\x12(\n\x06reason\x18\x01 \x01(\x0e\x32\x18.charrnn.v1.FinishReason\x12\x19\n\x0cmatched_stop\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05\x63hars\x18\x03 \x01(\x04\x12\"\n\x06timing\x18\x05 \x01(\x0b\x32\x12.charrnn.v1.TimingB\x0f\n\r_matched_stop\"f\n\x06Timing\x12\x10\n\x08queue_us\x18\x01 \x01(\x04\x12\x15\n\rfirst_char_us\x18\x02 \x01(\x04\x12\x10\n\x08total_us\x18\x03 \x01(\x04\x12\r\n\x05steps\x18\x04 \x01(\x04\x12\x12\n\nmean_batch\x18\x05 \x01(\x01\"\x13\n\x11ListModelsRequest\"7\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.charrnn.v1.Model\"\xc0\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0c\n\x04\x63\x65ll\x18\x04 \x01(\t\x12\x12\n\nnum_layers\x18\x05 \x01(\r\x12\x13\n\x0bhidden_size\x18\x06 \x01(\r\x12\x11\n\tprecision\x18\x07 \x01(\t\x12\x13\n\x0bstate_bytes\x18\x08 \x01(\x04\x12 \n\x05vocab\x18\t \x01(\x0b\x32\x11.charrnn.v1.Vocab\x12\x10\n\x03\x62pc\x18\n \x01(\x01H\x00\x88\x01\x01\x42\x06\n\x04_bpc\"8\n\x05Vocab\x12\x1e\n\x04unit\x18\x01 \x01(\x0e\x32\x10.charrnn.v1.Unit\x12\x0f\n\x07symbols\x18\x02 \x03(\r*x\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x01\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x02\x12\x17\n\x13\x46INISH_REASON_MATCH\x10\x03*:\n\x04Unit\x12\x14\n\x10UNIT_UNSPECIFIED\x10\x00\x12\r\n\tUNIT_CHAR\x10\x01\x12\r\n\tUNIT_BYTE\x10\x02\x32\x9f\x01\n\x07\x43harRnn\x12G\n\x08Generate\x12\x1b.charrnn.v1.GenerateRequest\x1a\x1c.charrnn.v1.GenerateResponse0\x01\x12K\n\nListModels\x12\x1d.charrnn.v1.ListModelsRequest\x1a\x1e.charrnn.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'charrnn.v1.charrnn_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=1541
-  _globals['_FINISHREASON']._serialized_end=1636
-  _globals['_UNIT']._serialized_start=1638
-  _globals['_UNIT']._serialized_end=1696
+  _globals['_SAMPLING_LOGITBIASENTRY']._loaded_options = None
+  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_options = b'8\001'
+  _globals['_FINISHREASON']._serialized_start=2101
+  _globals['_FINISHREASON']._serialized_end=2221
+  _globals['_UNIT']._serialized_start=2223
+  _globals['_UNIT']._serialized_end=2281
   _globals['_GENERATEREQUEST']._serialized_start=41
   _globals['_GENERATEREQUEST']._serialized_end=280
   _globals['_TOKENIDS']._serialized_start=282
   _globals['_TOKENIDS']._serialized_end=305
   _globals['_SAMPLING']._serialized_start=308
-  _globals['_SAMPLING']._serialized_end=478
-  _globals['_STOPPING']._serialized_start=480
-  _globals['_STOPPING']._serialized_end=566
-  _globals['_OUTPUT']._serialized_start=568
-  _globals['_OUTPUT']._serialized_end=674
-  _globals['_GENERATERESPONSE']._serialized_start=677
-  _globals['_GENERATERESPONSE']._serialized_end=842
-  _globals['_STARTED']._serialized_start=844
-  _globals['_STARTED']._serialized_end=904
-  _globals['_CHUNK']._serialized_start=906
-  _globals['_CHUNK']._serialized_end=954
-  _globals['_FINISHED']._serialized_start=957
-  _globals['_FINISHED']._serialized_end=1104
-  _globals['_TIMING']._serialized_start=1106
-  _globals['_TIMING']._serialized_end=1208
-  _globals['_LISTMODELSREQUEST']._serialized_start=1210
-  _globals['_LISTMODELSREQUEST']._serialized_end=1229
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1231
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1286
-  _globals['_MODEL']._serialized_start=1289
-  _globals['_MODEL']._serialized_end=1481
-  _globals['_VOCAB']._serialized_start=1483
-  _globals['_VOCAB']._serialized_end=1539
-  _globals['_CHARRNN']._serialized_start=1699
-  _globals['_CHARRNN']._serialized_end=1858
+  _globals['_SAMPLING']._serialized_end=998
+  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_start=761
+  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_end=809
+  _globals['_STOPPING']._serialized_start=1000
+  _globals['_STOPPING']._serialized_end=1126
+  _globals['_OUTPUT']._serialized_start=1128
+  _globals['_OUTPUT']._serialized_end=1234
+  _globals['_GENERATERESPONSE']._serialized_start=1237
+  _globals['_GENERATERESPONSE']._serialized_end=1402
+  _globals['_STARTED']._serialized_start=1404
+  _globals['_STARTED']._serialized_end=1464
+  _globals['_CHUNK']._serialized_start=1466
+  _globals['_CHUNK']._serialized_end=1514
+  _globals['_FINISHED']._serialized_start=1517
+  _globals['_FINISHED']._serialized_end=1664
+  _globals['_TIMING']._serialized_start=1666
+  _globals['_TIMING']._serialized_end=1768
+  _globals['_LISTMODELSREQUEST']._serialized_start=1770
+  _globals['_LISTMODELSREQUEST']._serialized_end=1789
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1791
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1846
+  _globals['_MODEL']._serialized_start=1849
+  _globals['_MODEL']._serialized_end=2041
+  _globals['_VOCAB']._serialized_start=2043
+  _globals['_VOCAB']._serialized_end=2099
+  _globals['_CHARRNN']._serialized_start=2284
+  _globals['_CHARRNN']._serialized_end=2443
 # @@protoc_insertion_point(module_scope)

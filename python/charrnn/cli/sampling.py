@@ -45,6 +45,29 @@ OPTIONS = (
         "--min-p", type=float, default=0.0, help="Keep what is this likely relative to the best; 0 keeps all."
     ),
     click.option(
+        "--typical-p",
+        type=float,
+        default=1.0,
+        help="Keep this mass of the least surprising; 1 keeps all.",
+    ),
+    click.option(
+        "--repetition-penalty", type=float, default=1.0, help="Above 1, what came lately comes less."
+    ),
+    click.option("--presence-penalty", type=float, default=0.0, help="Logit taken off what came lately."),
+    click.option("--frequency-penalty", type=float, default=0.0, help="The same for each time it came."),
+    click.option("--penalty-window", type=int, default=64, help="Last characters that count as lately."),
+    click.option(
+        "--no-repeat-ngram-size",
+        type=int,
+        default=0,
+        help="No run of N characters twice lately; 0 allows.",
+    ),
+    click.option(
+        "--regex", help="The text matches this regular expression, and ends where it would leave it."
+    ),
+    click.option("--utf8", is_flag=True, help="With a byte vocabulary, nothing but valid UTF-8."),
+    click.option("--min-tokens", type=int, default=0, help="Length before which nothing ends the text."),
+    click.option(
         "--seed", type=click.IntRange(0, MAX_SEED), help="Same seed, same text.", show_default="drawn"
     ),
     click.option(
@@ -52,7 +75,7 @@ OPTIONS = (
     ),
     click.option("--include-stop", is_flag=True, help="Keep the stop string that ended the text."),
     click.option(
-        "--n", type=click.IntRange(1), default=1, help="Texts, one after another: seeds SEED, SEED+1, ..."
+        "--n", type=click.IntRange(1), default=1, help="Texts of the same prompt and seed, each its own."
     ),
     click.option(
         "--chunk-chars", type=click.IntRange(1), help="Characters printed at a time.", show_default="16"
@@ -95,7 +118,7 @@ def parse_text_options(options: dict[str, Any]) -> TextOptions:
     prompt, file = options["prompt"], options["prompt_file"]
     if prompt is not None and file is not None:
         raise click.UsageError("give either --prompt or --prompt-file, not both")
-    names = SamplingFields.__annotations__
+    names = SamplingFields.__annotations__.keys() & options.keys()
     sampling = SamplingFields(**{name: options[name] for name in names})  # type: ignore[typeddict-item]
     resolve(None, sampling)
     return TextOptions(
@@ -113,11 +136,11 @@ def print_texts(start: Start, options: TextOptions) -> None:
     writer = JsonLines() if options.json else PlainText(raw=options.raw, num_texts=options.num_texts)
     sampling = options.sampling
     for index in range(options.num_texts):
-        with start(options.prompt, chunk_chars=options.chunk_chars, **sampling) as stream:
+        with start(options.prompt, sample_index=index, chunk_chars=options.chunk_chars, **sampling) as stream:
             number = f"text {index + 1} of {options.num_texts}: " if options.num_texts > 1 else ""
             click.echo(f"{number}model {stream.model}, seed {stream.seed}", err=True)
             writer.write(stream, index)
-            sampling = sampling | {"seed": (stream.seed + 1) % (MAX_SEED + 1)}
+            sampling = sampling | {"seed": stream.seed}
 
 
 def _read(file: Any) -> str:

@@ -1,5 +1,7 @@
 //! The sampler against golden vectors of a slow reference and against a sampler that sorts everything.
 
+use std::collections::BTreeMap;
+
 use charrnn_core::params::{SamplingParams, ValidSampling};
 use charrnn_core::philox::{uniform64, PURPOSE_SAMPLE};
 use charrnn_core::sampler::{Context, Draw, Path, Sampler};
@@ -16,6 +18,37 @@ struct Case {
     top_k: u32,
     top_p: f64,
     min_p: f64,
+    typical_p: f64,
+    repetition_penalty: f64,
+    frequency_penalty: f64,
+    presence_penalty: f64,
+    penalty_window: u32,
+    no_repeat_ngram_size: u32,
+    logit_bias: BTreeMap<u32, f64>,
+    allowed: Option<Vec<u32>>,
+    history: Vec<u32>,
+}
+
+impl Case {
+    fn params(&self) -> ValidSampling {
+        let params = SamplingParams {
+            logit_bias: self.logit_bias.clone().into_iter().collect(),
+            allowed: self.allowed.clone(),
+            repetition_penalty: Some(self.repetition_penalty),
+            frequency_penalty: Some(self.frequency_penalty),
+            presence_penalty: Some(self.presence_penalty),
+            penalty_window: Some(self.penalty_window),
+            no_repeat_ngram_size: Some(self.no_repeat_ngram_size),
+            temperature: Some(self.temperature),
+            top_k: Some(self.top_k),
+            top_p: Some(self.top_p),
+            min_p: Some(self.min_p),
+            typical_p: Some(self.typical_p),
+            seed: Some(self.seed),
+            ..SamplingParams::default()
+        };
+        params.validate().expect("within limits")
+    }
 }
 
 fn params(temperature: f64, top_k: u32, top_p: f64, min_p: f64, seed: u64) -> ValidSampling {
@@ -32,10 +65,9 @@ fn golden_vectors_on_every_path() {
     let cases: Vec<Case> = serde_json::from_str(json).expect("golden vectors");
     for path in Path::available() {
         for (index, case) in cases.iter().enumerate() {
-            let params = params(case.temperature, case.top_k, case.top_p, case.min_p, case.seed);
+            let (params, context) = (case.params(), Context { history: &case.history, mask: None });
             let mut sampler = Sampler::with_path(case.logits.len(), path);
-            let draw =
-                sampler.sample(&case.logits, &params, params.place(case.position, 0), Context::default());
+            let draw = sampler.sample(&case.logits, &params, params.place(case.position, 0), context);
             assert_eq!(draw, Draw::Token(case.token), "case {index} on {path:?}");
         }
     }

@@ -13,17 +13,24 @@ use pyo3::types::PyDict;
 use pyo3::IntoPyObjectExt;
 
 use crate::error::{raise, OrRaise};
-use crate::sampler::SamplingParams;
+use crate::params::SamplingParams;
 
 /// How often a waiting reader looks for Ctrl-C.
 pub(crate) const SIGNAL_POLL: Duration = Duration::from_millis(50);
 
-/// One decode worker per core by default; fewer cores than asked for would only take turns.
+/// Workers a core that may be asked for: more only take turns, and each holds the model's weights once more.
+const MAX_WORKERS_PER_CORE: usize = 4;
+
+/// One decode worker per core by default.
 pub(crate) fn num_workers(asked: Option<usize>) -> PyResult<usize> {
-    match asked {
-        Some(0) => Err(raise("RequestError", "workers is 0; it must be at least 1")),
-        Some(workers) => Ok(workers),
-        None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (workers, most) = (asked.unwrap_or(cores), cores * MAX_WORKERS_PER_CORE);
+    match (1..=most).contains(&workers) {
+        true => Ok(workers),
+        false => {
+            let limit = format!("it must be 1 to {most}, {MAX_WORKERS_PER_CORE} for each of {cores} cores");
+            Err(raise("RequestError", format!("workers is {workers}; {limit}")))
+        }
     }
 }
 
@@ -81,18 +88,22 @@ impl Engine {
     }
 
     /// Starts one text.
-    #[pyo3(signature = (*, prompt, params, chunk_chars=None, max_chunk_delay_ms=None))]
+    #[pyo3(signature = (*, prompt, params, sample_index=0, chunk_chars=None, max_chunk_delay_ms=None))]
     fn generate(
         &self,
+        py: Python<'_>,
         prompt: String,
         params: &SamplingParams,
+        sample_index: u32,
         chunk_chars: Option<u32>,
         max_chunk_delay_ms: Option<u32>,
     ) -> PyResult<EventStream> {
         let output = Output { chunk_chars, max_chunk_delay_ms };
         let (sampling, stopping) = params.parts();
-        let request = GenerateRequest { prompt: Prompt::Text(prompt), sampling, stopping, output };
-        let events = self.live()?.generate(request).or_raise()?;
+        let request =
+            GenerateRequest { prompt: Prompt::Text(prompt), sampling, sample_index, stopping, output };
+        let model = self.live()?;
+        let events = py.detach(|| model.generate(request)).or_raise()?;
         Ok(EventStream { events: Mutex::new(Some(events)) })
     }
 
@@ -147,6 +158,7 @@ fn reason(reason: FinishReason) -> &'static str {
     match reason {
         FinishReason::Length => "length",
         FinishReason::Stop => "stop",
+        FinishReason::Match => "match",
     }
 }
 

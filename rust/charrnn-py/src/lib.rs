@@ -5,6 +5,7 @@
 mod bundle;
 mod engine;
 mod error;
+mod params;
 mod sampler;
 mod server;
 mod vocab;
@@ -17,7 +18,9 @@ mod _native {
     #[pymodule_export]
     use crate::engine::{Engine, EventStream};
     #[pymodule_export]
-    use crate::sampler::{limits, philox4x32, SampleOutput, Sampler, SamplingParams};
+    use crate::params::SamplingParams;
+    #[pymodule_export]
+    use crate::sampler::{limits, philox4x32, SampleOutput, Sampler};
     #[pymodule_export]
     use crate::server::serve;
     #[pymodule_export]

@@ -1,147 +1,63 @@
-//! `SamplingParams`, `Sampler` over numpy rows, and the limits table.
+//! `Sampler` over rows of logits: numpy in without a copy, numpy out.
+
+use std::sync::{Mutex, PoisonError};
 
 use charrnn_core::limits::TABLE;
-use charrnn_core::request::{SamplingParams as Params, Stopping};
-use charrnn_core::sampler::{Draw, Sampler as Kernel};
-use charrnn_core::{limits as bounds, philox};
-use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
+use charrnn_core::params::ValidSampling;
+use charrnn_core::philox;
+use charrnn_core::sampler::{Context, Draw, Place, Sampler as Kernel};
+use numpy::{
+    PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray1,
+    PyReadwriteArray2, PyUntypedArrayMethods,
+};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
 use crate::error::{raise, OrRaise};
+use crate::params::SamplingParams;
 
-/// How characters are drawn and when the text ends; checked against the limits when it is made.
-#[pyclass(frozen, eq, module = "charrnn._native")]
-#[derive(PartialEq)]
-pub(crate) struct SamplingParams {
-    sampling: Params,
-    stopping: Stopping,
-}
+/// Logits from which on a call takes long enough for other Python threads to run: some 50 microseconds.
+const DETACH_FROM: usize = 1 << 15;
+const MAX_VOCAB: usize = 1 << 17;
 
-impl SamplingParams {
-    /// The two halves of a request that it fills.
-    pub(crate) fn parts(&self) -> (Params, Stopping) {
-        (self.sampling.clone(), self.stopping.clone())
-    }
-}
-
-#[pymethods]
-impl SamplingParams {
-    #[new]
-    #[pyo3(signature = (*, temperature=None, top_k=None, top_p=None, min_p=None, seed=None, max_tokens=None, stop=None, include_stop=false))]
-    #[allow(clippy::too_many_arguments, reason = "keyword-only in Python")]
-    fn new(
-        temperature: Option<f64>,
-        top_k: Option<i64>,
-        top_p: Option<f64>,
-        min_p: Option<f64>,
-        seed: Option<Bound<'_, PyAny>>,
-        max_tokens: Option<i64>,
-        stop: Option<Bound<'_, PyAny>>,
-        include_stop: bool,
-    ) -> PyResult<Self> {
-        let top_k = top_k.map(|k| whole(bounds::TOP_K, k)).transpose()?;
-        let max_tokens = max_tokens.map(|n| whole(bounds::MAX_TOKENS, n)).transpose()?;
-        let sampling = Params { temperature, top_k, top_p, min_p, seed: seed.map(parse_seed).transpose()? };
-        let stop = stop.map_or(Ok(Vec::new()), strings)?;
-        let stopping = Stopping { max_tokens, stop, include_stop };
-        sampling.validate().or_raise()?;
-        stopping.validate().or_raise()?;
-        Ok(SamplingParams { sampling, stopping })
-    }
-
-    #[getter]
-    fn temperature(&self) -> f64 {
-        number(bounds::TEMPERATURE, self.sampling.temperature)
-    }
-
-    #[getter]
-    fn top_k(&self) -> u32 {
-        number(bounds::TOP_K, self.sampling.top_k.map(f64::from)) as u32
-    }
-
-    #[getter]
-    fn top_p(&self) -> f64 {
-        number(bounds::TOP_P, self.sampling.top_p)
-    }
-
-    #[getter]
-    fn min_p(&self) -> f64 {
-        number(bounds::MIN_P, self.sampling.min_p)
-    }
-
-    #[getter]
-    fn seed(&self) -> Option<u64> {
-        self.sampling.seed
-    }
-
-    #[getter]
-    fn max_tokens(&self) -> u32 {
-        number(bounds::MAX_TOKENS, self.stopping.max_tokens.map(f64::from)) as u32
-    }
-
-    #[getter]
-    fn stop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        PyTuple::new(py, &self.stopping.stop)
-    }
-
-    #[getter]
-    fn include_stop(&self) -> bool {
-        self.stopping.include_stop
-    }
-
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let stop = self.stop(py)?.repr()?.to_string();
-        let seed = self.seed().map_or("None".to_owned(), |seed| seed.to_string());
-        let include_stop = if self.include_stop() { "True" } else { "False" };
-        Ok(format!(
-            "SamplingParams(temperature={:?}, top_k={}, top_p={:?}, min_p={:?}, seed={seed}, max_tokens={}, stop={stop}, include_stop={include_stop})",
-            self.temperature(), self.top_k(), self.top_p(), self.min_p(), self.max_tokens(),
-        ))
-    }
-}
-
-/// A field as given, or the table's default.
-fn number(limit: bounds::Limit, given: Option<f64>) -> f64 {
-    given.or(limit.default).unwrap_or(limit.min)
-}
-
-/// A whole number of Python's, which may be far outside: the limit's own words are better than an overflow's.
-fn whole(limit: bounds::Limit, value: i64) -> PyResult<u32> {
-    limit.check(value as f64).or_raise()?;
-    Ok(value as u32)
-}
-
-fn parse_seed(seed: Bound<'_, PyAny>) -> PyResult<u64> {
-    let refuse =
-        |_| raise("RequestError", format!("seed is {seed}; it must be a whole number of 0 to 2^64 - 1"));
-    seed.extract().map_err(refuse)
-}
-
-/// A list or tuple of strings. A lone string is refused: it would silently be read as its characters.
-fn strings(value: Bound<'_, PyAny>) -> PyResult<Vec<String>> {
-    match value.extract::<String>() {
-        Ok(lone) => {
-            Err(raise("RequestError", format!("stop is the string {lone:?}; give a list of strings")))
-        }
-        Err(_) => value.try_iter()?.map(|item| item?.extract()).collect(),
-    }
-}
-
-/// What `Sampler.sample` gives: a token and a status a row.
+/// What `Sampler.sample` gives: a row each.
 #[pyclass(frozen, get_all, module = "charrnn._native")]
 pub(crate) struct SampleOutput {
     /// `(B,)` int32; -1 where the status is not 0.
     tokens: Py<PyArray1<i32>>,
-    /// `(B,)` uint8; 0 drawn, 1 the row holds NaN, 2 the row is all minus infinity.
+    /// `(B,)` float32, natural logarithm; NaN where none was asked for or the status is not 0.
+    logprobs: Py<PyArray1<f32>>,
+    /// `(B,)` uint8; 0 drawn, 1 the row holds NaN, 2 nothing is left to draw.
     status: Py<PyArray1<u8>>,
+    /// `(B, K)` int32, the K most likely tokens, -1 where a row asked for fewer; None for K = 0.
+    top_tokens: Option<Py<PyArray2<i32>>>,
+    /// `(B, K)` float32, theirs.
+    top_logprobs: Option<Py<PyArray2<f32>>>,
 }
 
-/// Draws one token a row of logits.
+#[pymethods]
+impl SampleOutput {
+    /// Room for `batch_size` rows with `num_top` alternatives each.
+    #[new]
+    #[pyo3(signature = (batch_size, num_top=0))]
+    fn new(py: Python<'_>, batch_size: usize, num_top: usize) -> Self {
+        let top = [batch_size, num_top];
+        SampleOutput {
+            tokens: PyArray1::zeros(py, batch_size, false).unbind(),
+            logprobs: PyArray1::zeros(py, batch_size, false).unbind(),
+            status: PyArray1::zeros(py, batch_size, false).unbind(),
+            top_tokens: (num_top > 0).then(|| PyArray2::zeros(py, top, false).unbind()),
+            top_logprobs: (num_top > 0).then(|| PyArray2::zeros(py, top, false).unbind()),
+        }
+    }
+}
+
+/// Draws one token a row of logits. Any number of threads may use one sampler.
 #[pyclass(frozen, module = "charrnn._native")]
 pub(crate) struct Sampler {
     #[pyo3(get)]
     vocab_size: usize,
+    /// Kernels with their scratch memory, as many as have been needed at once.
+    idle: Mutex<Vec<Kernel>>,
 }
 
 #[pymethods]
@@ -149,53 +65,294 @@ impl Sampler {
     #[new]
     fn new(vocab_size: usize) -> PyResult<Self> {
         match vocab_size {
-            1..=131_072 => Ok(Sampler { vocab_size }),
-            _ => Err(raise("RequestError", format!("vocab_size is {vocab_size}; it must be 1 to 131072"))),
+            1..=MAX_VOCAB => Ok(Sampler { vocab_size, idle: Mutex::default() }),
+            _ => {
+                Err(raise("RequestError", format!("vocab_size is {vocab_size}; it must be 1 to {MAX_VOCAB}")))
+            }
         }
     }
 
-    /// Tokens of `logits`, `(B, V)` float32: row r with seed `seeds[r]` at `positions[r]`.
-    #[pyo3(signature = (logits, params, *, seeds, positions))]
-    fn sample(
+    /// Tokens of `logits`, `(B, V)`: row r with seed `seeds[r]` at `positions[r]` of stream `streams[r]`.
+    ///
+    /// `params` is for all rows or a list of one a row. `history` holds the tokens drawn so far, a sequence a row.
+    /// float32 in C order, numpy's or DLPack's in CPU memory, is read in place; anything else is converted.
+    #[pyo3(signature = (logits, params, *, seeds, positions, streams=None, history=None, out=None))]
+    #[allow(clippy::too_many_arguments, reason = "keyword-only in Python")]
+    fn sample<'py>(
         &self,
-        py: Python<'_>,
-        logits: PyReadonlyArray2<'_, f32>,
-        params: &SamplingParams,
-        seeds: PyReadonlyArray1<'_, u64>,
-        positions: PyReadonlyArray1<'_, u64>,
-    ) -> PyResult<SampleOutput> {
-        let (seeds, positions) = (seeds.as_array(), positions.as_array());
-        let (rows, width) = (logits.shape()[0], logits.shape()[1]);
-        if width != self.vocab_size || seeds.len() != rows || positions.len() != rows {
-            let expected = format!("(B, {}), (B,) and (B,)", self.vocab_size);
-            let found = format!("({rows}, {width}), ({},) and ({},)", seeds.len(), positions.len());
-            return Err(raise(
-                "RequestError",
-                format!("logits, seeds, positions are {found}; expected {expected}"),
-            ));
+        py: Python<'py>,
+        logits: &Bound<'py, PyAny>,
+        params: &Bound<'py, PyAny>,
+        seeds: &Bound<'py, PyAny>,
+        positions: &Bound<'py, PyAny>,
+        streams: Option<&Bound<'py, PyAny>>,
+        history: Option<Vec<Vec<u32>>>,
+        out: Option<Bound<'py, SampleOutput>>,
+    ) -> PyResult<Bound<'py, SampleOutput>> {
+        let logits = logits_of(logits)?;
+        let (batch_size, width) = (logits.shape()[0], logits.shape()[1]);
+        if width != self.vocab_size {
+            let size = self.vocab_size;
+            return Err(refuse(format!("logits are ({batch_size}, {width}); expected (B, {size})")));
         }
-        let (params, logits) = (params.sampling.validate().or_raise()?, logits.as_array());
-        let mut kernel = Kernel::new(self.vocab_size);
-        let mut row = vec![0.0; width];
-        let (mut tokens, mut status) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
-        for r in 0..rows {
-            row.iter_mut().zip(logits.row(r)).for_each(|(to, from)| *to = *from);
-            let (token, code) = outcome(kernel.sample(&row, &params.with_seed(seeds[r]), positions[r], 0));
-            tokens.push(token);
-            status.push(code);
+        let (seeds, positions) = (numbers::<u64>("seeds", seeds)?, numbers::<u64>("positions", positions)?);
+        let streams = streams.map(|streams| numbers::<u32>("streams", streams)).transpose()?;
+        let given = Params::of(params)?;
+        let rows = Rows {
+            logits: logits.as_slice()?,
+            width,
+            params: given.valid(self.vocab_size)?,
+            seeds: seeds.as_slice()?,
+            positions: positions.as_slice()?,
+            streams: streams.as_ref().map(PyReadonlyArray1::as_slice).transpose()?,
+            history: history.as_deref(),
+        };
+        rows.check(batch_size)?;
+        let num_top = rows.num_top();
+        let out = out.map_or_else(|| Bound::new(py, SampleOutput::new(py, batch_size, num_top)), Ok)?;
+        let mut room = Room::of(&out, batch_size, num_top)?;
+        let mut kernel = self.lease();
+        let results = room.results()?;
+        match rows.logits.len() < DETACH_FROM {
+            true => rows.draw(&mut kernel, results),
+            false => py.detach(|| rows.draw(&mut kernel, results)),
         }
-        Ok(SampleOutput {
-            tokens: tokens.into_pyarray(py).unbind(),
-            status: status.into_pyarray(py).unbind(),
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(kernel);
+        drop(room);
+        Ok(out)
+    }
+}
+
+impl Sampler {
+    fn lease(&self) -> Kernel {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        idle.unwrap_or_else(|| Kernel::new(self.vocab_size))
+    }
+}
+
+fn refuse(message: String) -> PyErr {
+    raise("RequestError", message)
+}
+
+/// In place where that is possible, else through `charrnn.sampler.as_logits`, which converts.
+fn logits_of<'py>(logits: &Bound<'py, PyAny>) -> PyResult<PyReadonlyArray2<'py, f32>> {
+    match logits.cast::<PyArray2<f32>>() {
+        Ok(array) if array.is_c_contiguous() => Ok(array.try_readonly()?),
+        _ => {
+            let module = logits.py().import("charrnn.sampler")?;
+            Ok(module.getattr("as_logits")?.call1((logits,))?.extract()?)
+        }
+    }
+}
+
+/// Whole numbers, one a row, in place if they are of that type already.
+fn numbers<'py, T: numpy::Element>(
+    name: &str,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<PyReadonlyArray1<'py, T>> {
+    match value.cast::<PyArray1<T>>() {
+        Ok(array) if array.is_c_contiguous() => Ok(array.try_readonly()?),
+        _ => {
+            let module = value.py().import("charrnn.sampler")?;
+            let dtype = T::get_dtype(value.py());
+            Ok(module.getattr("as_numbers")?.call1((name, value, dtype))?.extract()?)
+        }
+    }
+}
+
+/// The parameters of a call, kept alive.
+enum Params<'py> {
+    All(PyRef<'py, SamplingParams>),
+    Each(Vec<PyRef<'py, SamplingParams>>),
+}
+
+impl<'py> Params<'py> {
+    fn of(params: &Bound<'py, PyAny>) -> PyResult<Self> {
+        match params.cast::<SamplingParams>() {
+            Ok(all) => Ok(Params::All(all.borrow())),
+            Err(_) => {
+                let each = params.try_iter()?.map(|item| Ok(item?.cast::<SamplingParams>()?.borrow()));
+                Ok(Params::Each(each.collect::<PyResult<_>>()?))
+            }
+        }
+    }
+
+    /// The same without Python, checked against the vocabulary.
+    fn valid(&self, vocab_size: usize) -> PyResult<RowParams<'_>> {
+        let check = |params: &'_ PyRef<'py, SamplingParams>| -> PyResult<()> {
+            if let Some(field) = params.needs_vocabulary() {
+                return Err(refuse(format!(
+                    "{field} needs a vocabulary, which a sampler has not; use Engine"
+                )));
+            }
+            params.valid().check_ids(vocab_size).or_raise()
+        };
+        match self {
+            Params::All(all) => check(all).map(|()| RowParams::All(all.valid())),
+            Params::Each(each) => {
+                each.iter().try_for_each(check)?;
+                Ok(RowParams::Each(each.iter().map(|params| params.valid()).collect()))
+            }
+        }
+    }
+}
+
+enum RowParams<'a> {
+    All(&'a ValidSampling),
+    Each(Vec<&'a ValidSampling>),
+}
+
+/// What is drawn from.
+struct Rows<'a> {
+    /// `(B, V)`
+    logits: &'a [f32],
+    width: usize,
+    params: RowParams<'a>,
+    seeds: &'a [u64],
+    positions: &'a [u64],
+    streams: Option<&'a [u32]>,
+    history: Option<&'a [Vec<u32>]>,
+}
+
+impl Rows<'_> {
+    fn check(&self, batch_size: usize) -> PyResult<()> {
+        let num_params = match &self.params {
+            RowParams::All(_) => batch_size,
+            RowParams::Each(each) => each.len(),
+        };
+        let lengths = [
+            ("params", num_params),
+            ("seeds", self.seeds.len()),
+            ("positions", self.positions.len()),
+            ("streams", self.streams.map_or(batch_size, <[u32]>::len)),
+            ("history", self.history.map_or(batch_size, <[Vec<u32>]>::len)),
+        ];
+        if let Some((name, length)) = lengths.into_iter().find(|&(_, length)| length != batch_size) {
+            return Err(refuse(format!("{name} has length {length}; logits have {batch_size} rows")));
+        }
+        let mut drawn = self.history.into_iter().flatten().flatten();
+        match drawn.find(|&&token| token as usize >= self.width) {
+            Some(token) => Err(refuse(format!("history: token {token} is not below {}", self.width))),
+            None => Ok(()),
+        }
+    }
+
+    fn params(&self, row: usize) -> &ValidSampling {
+        match &self.params {
+            RowParams::All(all) => all,
+            RowParams::Each(each) => each[row],
+        }
+    }
+
+    fn num_top(&self) -> usize {
+        let num = |params: &ValidSampling| params.logprobs().unwrap_or(0) as usize;
+        let most = match &self.params {
+            RowParams::All(all) => num(all),
+            RowParams::Each(each) => each.iter().map(|params| num(params)).max().unwrap_or(0),
+        };
+        most.min(self.width)
+    }
+
+    fn draw(&self, kernel: &mut Kernel, mut results: Results<'_>) {
+        for (row, logits) in self.logits.chunks_exact(self.width).enumerate() {
+            let (params, stream) = (self.params(row), self.streams.map_or(0, |streams| streams[row]));
+            let place = Place { seed: self.seeds[row], position: self.positions[row], stream };
+            let history = self.history.map_or(&[][..], |history| &history[row]);
+            let draw = kernel.sample(logits, params, place, Context { history, mask: None });
+            results.put(row, draw);
+            if let (Draw::Token(token), Some(_)) = (draw, params.logprobs()) {
+                results.put_logprobs(row, kernel, logits, params, token);
+            }
+        }
+    }
+}
+
+/// The arrays of an output, borrowed.
+struct Room<'py> {
+    tokens: PyReadwriteArray1<'py, i32>,
+    logprobs: PyReadwriteArray1<'py, f32>,
+    status: PyReadwriteArray1<'py, u8>,
+    top: Option<(PyReadwriteArray2<'py, i32>, PyReadwriteArray2<'py, f32>)>,
+    num_top: usize,
+}
+
+impl<'py> Room<'py> {
+    fn of(out: &Bound<'py, SampleOutput>, batch_size: usize, num_top: usize) -> PyResult<Self> {
+        let (py, out) = (out.py(), out.get());
+        let tokens = out.tokens.bind(py).try_readwrite()?;
+        let top = match (&out.top_tokens, &out.top_logprobs) {
+            (Some(tokens), Some(logprobs)) => {
+                Some((tokens.bind(py).try_readwrite()?, logprobs.bind(py).try_readwrite()?))
+            }
+            _ => None,
+        };
+        let room = top.as_ref().map_or(0, |(tokens, _)| tokens.shape()[1]);
+        if tokens.len() != batch_size || room < num_top {
+            let (has, needs) = (tokens.len(), format!("{batch_size} rows with {num_top} alternatives"));
+            return Err(refuse(format!(
+                "out has room for {has} rows with {room} alternatives; needed are {needs}"
+            )));
+        }
+        let (logprobs, status) =
+            (out.logprobs.bind(py).try_readwrite()?, out.status.bind(py).try_readwrite()?);
+        Ok(Room { tokens, logprobs, status, top, num_top: room })
+    }
+
+    fn results(&mut self) -> PyResult<Results<'_>> {
+        let top = match &mut self.top {
+            Some((tokens, logprobs)) => Some((tokens.as_slice_mut()?, logprobs.as_slice_mut()?)),
+            None => None,
+        };
+        Ok(Results {
+            tokens: self.tokens.as_slice_mut()?,
+            logprobs: self.logprobs.as_slice_mut()?,
+            status: self.status.as_slice_mut()?,
+            top,
+            num_top: self.num_top,
         })
     }
 }
 
-fn outcome(draw: Draw) -> (i32, u8) {
-    match draw {
-        Draw::Token(token) => (token as i32, 0),
-        Draw::InvalidLogits => (-1, 1),
-        Draw::NoCandidates => (-1, 2),
+/// Where the draws go.
+struct Results<'a> {
+    tokens: &'a mut [i32],
+    logprobs: &'a mut [f32],
+    status: &'a mut [u8],
+    /// `(B, K)` both.
+    top: Option<(&'a mut [i32], &'a mut [f32])>,
+    num_top: usize,
+}
+
+impl Results<'_> {
+    fn put(&mut self, row: usize, draw: Draw) {
+        (self.tokens[row], self.status[row]) = match draw {
+            Draw::Token(token) => (token as i32, 0),
+            Draw::InvalidLogits => (-1, 1),
+            Draw::NoCandidates => (-1, 2),
+        };
+        self.logprobs[row] = f32::NAN;
+        if let Some((tokens, logprobs)) = &mut self.top {
+            let columns = row * self.num_top..(row + 1) * self.num_top;
+            tokens[columns.clone()].fill(-1);
+            logprobs[columns].fill(f32::NAN);
+        }
+    }
+
+    fn put_logprobs(
+        &mut self,
+        row: usize,
+        kernel: &mut Kernel,
+        logits: &[f32],
+        params: &ValidSampling,
+        token: u32,
+    ) {
+        let Some(found) = kernel.logprobs(logits, params, token) else { return };
+        self.logprobs[row] = found.token;
+        if let Some((tokens, logprobs)) = &mut self.top {
+            for (column, (token, logprob)) in (row * self.num_top..).zip(found.top) {
+                (tokens[column], logprobs[column]) = (token as i32, logprob);
+            }
+        }
     }
 }
 

@@ -69,12 +69,18 @@ impl pb::char_rnn_server::CharRnn for CharRnnService {
         &self,
         request: Request<pb::GenerateRequest>,
     ) -> Result<Response<ResponseStream>, Status> {
-        let mut request = request.into_inner();
-        let model = self.0.find(&request.model)?;
-        let request_id = std::mem::take(&mut request.request_id);
-        let events = model.generate(to_core(request)).map_err(Refusal::from)?;
-        let model = model.info().name.clone();
-        Ok(Response::new(ResponseStream { request_id, model, events }))
+        let request = request.into_inner();
+        let has_regex = request.sampling.as_ref().is_some_and(|sampling| sampling.regex.is_some());
+        let models = Arc::clone(&self.0);
+        let start = move || start(&models, request);
+        // Compiling an expression takes milliseconds, in which this thread serves everyone else.
+        let stream = match has_regex {
+            true => tokio::task::spawn_blocking(start)
+                .await
+                .map_err(|error| Status::internal(error.to_string()))?,
+            false => start(),
+        };
+        Ok(Response::new(stream?))
     }
 
     async fn list_models(
@@ -84,6 +90,14 @@ impl pb::char_rnn_server::CharRnn for CharRnnService {
         let models = self.0.iter().map(|model| to_pb_model(model.info())).collect();
         Ok(Response::new(pb::ListModelsResponse { models }))
     }
+}
+
+/// Finds the model of a request and admits it.
+fn start(models: &Models, mut request: pb::GenerateRequest) -> Result<ResponseStream, Refusal> {
+    let model = models.find(&request.model)?;
+    let request_id = std::mem::take(&mut request.request_id);
+    let events = model.generate(to_core(request)).map_err(Refusal::from)?;
+    Ok(ResponseStream { request_id, model: model.info().name.clone(), events })
 }
 
 /// A stream's events as responses.
@@ -135,14 +149,27 @@ fn to_core(request: pb::GenerateRequest) -> GenerateRequest {
             None => Prompt::Text(String::new()),
         },
         sampling: SamplingParams {
+            logit_bias: sampling.logit_bias.into_iter().collect(),
+            allowed: sampling.allowed.map(|allowed| allowed.ids),
+            repetition_penalty: sampling.repetition_penalty,
+            frequency_penalty: sampling.frequency_penalty,
+            presence_penalty: sampling.presence_penalty,
+            penalty_window: sampling.penalty_window,
+            no_repeat_ngram_size: sampling.no_repeat_ngram_size,
             temperature: sampling.temperature,
             top_k: sampling.top_k,
             top_p: sampling.top_p,
             min_p: sampling.min_p,
+            typical_p: sampling.typical_p,
             seed: sampling.seed,
+            ..SamplingParams::default()
         },
+        sample_index: sampling.sample_index,
         stopping: Stopping {
             max_tokens: stopping.max_tokens,
+            min_tokens: stopping.min_tokens,
+            regex: sampling.regex,
+            utf8: sampling.utf8,
             stop: stopping.stop,
             include_stop: stopping.include_stop,
         },
@@ -154,6 +181,7 @@ fn to_pb_finished(finished: Finished) -> pb::Finished {
     let reason = match finished.reason {
         FinishReason::Length => pb::FinishReason::Length,
         FinishReason::Stop => pb::FinishReason::Stop,
+        FinishReason::Match => pb::FinishReason::Match,
     };
     let timing = finished.timing;
     pb::Finished {

@@ -66,11 +66,17 @@ fn field(error: &RequestError) -> &'static str {
         RequestError::OutOfRange { limit, .. } if [limits::NUM_STOP, limits::STOP_TOKENS].contains(limit) => {
             "stop"
         }
+        RequestError::OutOfRange { limit, .. } if *limit == limits::REGEX_CHARS => "regex",
         RequestError::OutOfRange { limit, .. } => limit.name,
+        RequestError::NoSuchId { field, .. } => field,
+        RequestError::NothingAllowed => "allowed",
+        RequestError::Lengths { .. } => "min_tokens",
         RequestError::UnknownInPrompt(_) => "prompt",
         RequestError::UnknownId { .. } => "prompt_ids",
         RequestError::UnknownInStop { .. } => "stop",
-        RequestError::Regex(_) | RequestError::RegexTooLarge { .. } | RequestError::RegexUnmatchable { .. } => "regex",
+        RequestError::Regex(_)
+        | RequestError::RegexTooLarge { .. }
+        | RequestError::RegexUnmatchable { .. } => "regex",
     }
 }
 

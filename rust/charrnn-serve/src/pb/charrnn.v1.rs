@@ -34,7 +34,7 @@ pub struct TokenIds {
     pub ids: ::prost::alloc::vec::Vec<u32>,
 }
 /// How the next character is drawn. An absent field means its default.
-#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Sampling {
     /// Default 1; 0 takes the most likely character and ignores the seed.
     #[prost(double, optional, tag = "1")]
@@ -48,9 +48,43 @@ pub struct Sampling {
     /// Keep what has at least this share of the best one's probability; default 0 = off.
     #[prost(double, optional, tag = "4")]
     pub min_p: ::core::option::Option<f64>,
+    /// Keep the mass p whose surprise is nearest to the mean; default 1 = off.
+    #[prost(double, optional, tag = "5")]
+    pub typical_p: ::core::option::Option<f64>,
+    /// Divides positive and multiplies negative logits of what was drawn lately; default 1 = off.
+    #[prost(double, optional, tag = "6")]
+    pub repetition_penalty: ::core::option::Option<f64>,
+    /// Taken off the logit of what was drawn lately; default 0 = off.
+    #[prost(double, optional, tag = "7")]
+    pub presence_penalty: ::core::option::Option<f64>,
+    /// Taken off the logit for each time the character was drawn lately; default 0 = off.
+    #[prost(double, optional, tag = "8")]
+    pub frequency_penalty: ::core::option::Option<f64>,
+    /// The last characters of the text that the penalties look at; default 64.
+    #[prost(uint32, optional, tag = "9")]
+    pub penalty_window: ::core::option::Option<u32>,
+    /// No run of so many characters comes twice within penalty_window; default 0 = off.
+    #[prost(uint32, optional, tag = "10")]
+    pub no_repeat_ngram_size: ::core::option::Option<u32>,
     /// Absent: the server draws one and says which in Started.
     #[prost(uint64, optional, tag = "11")]
     pub seed: ::core::option::Option<u64>,
+    /// Added to the logits of single token ids; minus infinity bans one.
+    #[prost(map = "uint32, double", tag = "12")]
+    pub logit_bias: ::std::collections::HashMap<u32, f64>,
+    /// The only token ids that may be drawn; absent allows all.
+    #[prost(message, optional, tag = "13")]
+    pub allowed: ::core::option::Option<TokenIds>,
+    /// The whole text matches this regular expression (the syntax of Rust's regex crate). In a match the text ends when a
+    /// character is drawn that the expression forbids.
+    #[prost(string, optional, tag = "14")]
+    pub regex: ::core::option::Option<::prost::alloc::string::String>,
+    /// With a byte vocabulary: never draw a byte that cannot continue valid UTF-8.
+    #[prost(bool, tag = "15")]
+    pub utf8: bool,
+    /// Which of several samples of the same prompt and seed; each has random numbers of its own.
+    #[prost(uint32, tag = "16")]
+    pub sample_index: u32,
 }
 /// When the text ends.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -58,6 +92,9 @@ pub struct Stopping {
     /// Default 256 characters.
     #[prost(uint32, optional, tag = "1")]
     pub max_tokens: ::core::option::Option<u32>,
+    /// Characters before which no stop string and no regex ends the text; default 0.
+    #[prost(uint32, optional, tag = "2")]
+    pub min_tokens: ::core::option::Option<u32>,
     /// The text ends before the first of these.
     #[prost(string, repeated, tag = "3")]
     pub stop: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
@@ -195,6 +232,8 @@ pub enum FinishReason {
     Length = 1,
     /// A stop string appeared.
     Stop = 2,
+    /// The text matches the regular expression, which allows nothing of what the model would have drawn next.
+    Match = 3,
 }
 impl FinishReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -206,6 +245,7 @@ impl FinishReason {
             Self::Unspecified => "FINISH_REASON_UNSPECIFIED",
             Self::Length => "FINISH_REASON_LENGTH",
             Self::Stop => "FINISH_REASON_STOP",
+            Self::Match => "FINISH_REASON_MATCH",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -214,6 +254,7 @@ impl FinishReason {
             "FINISH_REASON_UNSPECIFIED" => Some(Self::Unspecified),
             "FINISH_REASON_LENGTH" => Some(Self::Length),
             "FINISH_REASON_STOP" => Some(Self::Stop),
+            "FINISH_REASON_MATCH" => Some(Self::Match),
             _ => None,
         }
     }

@@ -1,0 +1,298 @@
+//! `SamplingParams`: checked against the limits table when it is made.
+
+use std::collections::BTreeMap;
+
+use charrnn_core::limits::{self, Limit};
+use charrnn_core::params::{LogprobsMode, SamplingParams as Params, ValidSampling};
+use charrnn_core::request::Stopping;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::error::{raise, OrRaise};
+
+/// How characters are drawn, what the text looks like and when it ends; checked against the limits when it is made.
+#[pyclass(frozen, eq, module = "charrnn._native")]
+#[derive(PartialEq)]
+pub(crate) struct SamplingParams {
+    sampling: Params,
+    stopping: Stopping,
+    /// The same, resolved; its seed is drawn where none was given.
+    valid: ValidSampling,
+}
+
+impl SamplingParams {
+    /// The two halves of a request that it fills.
+    pub(crate) fn parts(&self) -> (Params, Stopping) {
+        (self.sampling.clone(), self.stopping.clone())
+    }
+
+    /// How one symbol is drawn.
+    pub(crate) fn valid(&self) -> &ValidSampling {
+        &self.valid
+    }
+
+    /// Why a sampler without a vocabulary cannot follow it, if so.
+    pub(crate) fn needs_vocabulary(&self) -> Option<&'static str> {
+        match (&self.stopping.regex, self.stopping.utf8) {
+            (Some(_), _) => Some("regex"),
+            (None, true) => Some("utf8"),
+            (None, false) => None,
+        }
+    }
+}
+
+#[pymethods]
+impl SamplingParams {
+    #[new]
+    #[pyo3(signature = (*, temperature=None, top_k=None, top_p=None, min_p=None, typical_p=None,
+        repetition_penalty=None, presence_penalty=None, frequency_penalty=None, penalty_window=None,
+        no_repeat_ngram_size=None, logit_bias=None, allowed=None, regex=None, utf8=false, seed=None, logprobs=None,
+        logprobs_mode="raw", max_tokens=None, min_tokens=None, stop=None, include_stop=false))]
+    #[allow(clippy::too_many_arguments, reason = "keyword-only in Python")]
+    fn new(
+        temperature: Option<f64>,
+        top_k: Option<i64>,
+        top_p: Option<f64>,
+        min_p: Option<f64>,
+        typical_p: Option<f64>,
+        repetition_penalty: Option<f64>,
+        presence_penalty: Option<f64>,
+        frequency_penalty: Option<f64>,
+        penalty_window: Option<i64>,
+        no_repeat_ngram_size: Option<i64>,
+        logit_bias: Option<BTreeMap<u32, f64>>,
+        allowed: Option<Bound<'_, PyAny>>,
+        regex: Option<String>,
+        utf8: bool,
+        seed: Option<Bound<'_, PyAny>>,
+        logprobs: Option<i64>,
+        logprobs_mode: &str,
+        max_tokens: Option<i64>,
+        min_tokens: Option<i64>,
+        stop: Option<Bound<'_, PyAny>>,
+        include_stop: bool,
+    ) -> PyResult<Self> {
+        let sampling = Params {
+            logit_bias: logit_bias.unwrap_or_default().into_iter().collect(),
+            allowed: allowed.map(ids).transpose()?,
+            repetition_penalty,
+            frequency_penalty,
+            presence_penalty,
+            penalty_window: whole(limits::PENALTY_WINDOW, penalty_window)?,
+            no_repeat_ngram_size: whole(limits::NO_REPEAT_NGRAM_SIZE, no_repeat_ngram_size)?,
+            temperature,
+            top_k: whole(limits::TOP_K, top_k)?,
+            top_p,
+            min_p,
+            typical_p,
+            logprobs: whole(limits::LOGPROBS, logprobs)?,
+            logprobs_mode: parse_mode(logprobs_mode)?,
+            seed: seed.map(parse_seed).transpose()?,
+        };
+        let stopping = Stopping {
+            max_tokens: whole(limits::MAX_TOKENS, max_tokens)?,
+            min_tokens: whole(limits::MIN_TOKENS, min_tokens)?,
+            regex,
+            utf8,
+            stop: stop.map_or(Ok(Vec::new()), strings)?,
+            include_stop,
+        };
+        stopping.validate().or_raise()?;
+        let valid = sampling.validate().or_raise()?;
+        Ok(SamplingParams { sampling, stopping, valid })
+    }
+
+    #[getter]
+    fn temperature(&self) -> f64 {
+        self.valid.temperature()
+    }
+
+    #[getter]
+    fn top_k(&self) -> u32 {
+        self.valid.top_k()
+    }
+
+    #[getter]
+    fn top_p(&self) -> f64 {
+        self.valid.top_p()
+    }
+
+    #[getter]
+    fn min_p(&self) -> f64 {
+        self.valid.min_p()
+    }
+
+    #[getter]
+    fn typical_p(&self) -> f64 {
+        self.valid.typical_p()
+    }
+
+    #[getter]
+    fn repetition_penalty(&self) -> f64 {
+        number(limits::REPETITION_PENALTY, self.sampling.repetition_penalty)
+    }
+
+    #[getter]
+    fn presence_penalty(&self) -> f64 {
+        number(limits::PRESENCE_PENALTY, self.sampling.presence_penalty)
+    }
+
+    #[getter]
+    fn frequency_penalty(&self) -> f64 {
+        number(limits::FREQUENCY_PENALTY, self.sampling.frequency_penalty)
+    }
+
+    #[getter]
+    fn penalty_window(&self) -> u32 {
+        number(limits::PENALTY_WINDOW, self.sampling.penalty_window.map(f64::from)) as u32
+    }
+
+    #[getter]
+    fn no_repeat_ngram_size(&self) -> u32 {
+        number(limits::NO_REPEAT_NGRAM_SIZE, self.sampling.no_repeat_ngram_size.map(f64::from)) as u32
+    }
+
+    #[getter]
+    fn logit_bias<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let dict = PyDict::new(py);
+        for (id, bias) in &self.sampling.logit_bias {
+            dict.set_item(id, bias)?;
+        }
+        Ok((!dict.is_empty()).then_some(dict))
+    }
+
+    #[getter]
+    fn allowed<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        self.sampling.allowed.as_ref().map(|ids| PyTuple::new(py, ids)).transpose()
+    }
+
+    #[getter]
+    fn regex(&self) -> Option<&str> {
+        self.stopping.regex.as_deref()
+    }
+
+    #[getter]
+    fn utf8(&self) -> bool {
+        self.stopping.utf8
+    }
+
+    #[getter]
+    fn seed(&self) -> Option<u64> {
+        self.sampling.seed
+    }
+
+    #[getter]
+    fn logprobs(&self) -> Option<u32> {
+        self.sampling.logprobs
+    }
+
+    #[getter]
+    fn logprobs_mode(&self) -> &'static str {
+        match self.sampling.logprobs_mode {
+            LogprobsMode::Raw => "raw",
+            LogprobsMode::Processed => "processed",
+        }
+    }
+
+    #[getter]
+    fn max_tokens(&self) -> u32 {
+        number(limits::MAX_TOKENS, self.stopping.max_tokens.map(f64::from)) as u32
+    }
+
+    #[getter]
+    fn min_tokens(&self) -> u32 {
+        number(limits::MIN_TOKENS, self.stopping.min_tokens.map(f64::from)) as u32
+    }
+
+    #[getter]
+    fn stop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, &self.stopping.stop)
+    }
+
+    #[getter]
+    fn include_stop(&self) -> bool {
+        self.stopping.include_stop
+    }
+
+    /// Every field, by name, as `SamplingParams(**fields)` takes it.
+    fn fields<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(slf.py());
+        for name in FIELDS {
+            dict.set_item(name, slf.getattr(name)?)?;
+        }
+        Ok(dict)
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let mut parts = Vec::new();
+        for (name, value) in Self::fields(slf)? {
+            parts.push(format!("{name}={}", value.repr()?));
+        }
+        Ok(format!("SamplingParams({})", parts.join(", ")))
+    }
+}
+
+const FIELDS: [&str; 21] = [
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "penalty_window",
+    "no_repeat_ngram_size",
+    "logit_bias",
+    "allowed",
+    "regex",
+    "utf8",
+    "seed",
+    "logprobs",
+    "logprobs_mode",
+    "max_tokens",
+    "min_tokens",
+    "stop",
+    "include_stop",
+];
+
+/// A field as given, or the table's default.
+fn number(limit: Limit, given: Option<f64>) -> f64 {
+    given.or(limit.default).unwrap_or(limit.min)
+}
+
+/// A whole number of Python's, which may be far outside: the limit's own words are better than an overflow's.
+fn whole(limit: Limit, value: Option<i64>) -> PyResult<Option<u32>> {
+    value.map(|value| limit.check(value as f64).or_raise().map(|()| value as u32)).transpose()
+}
+
+fn parse_mode(mode: &str) -> PyResult<LogprobsMode> {
+    match mode {
+        "raw" => Ok(LogprobsMode::Raw),
+        "processed" => Ok(LogprobsMode::Processed),
+        _ => Err(raise(
+            "RequestError",
+            format!("logprobs_mode is {mode:?}; it must be \"raw\" or \"processed\""),
+        )),
+    }
+}
+
+fn parse_seed(seed: Bound<'_, PyAny>) -> PyResult<u64> {
+    let refuse =
+        |_| raise("RequestError", format!("seed is {seed}; it must be a whole number of 0 to 2^64 - 1"));
+    seed.extract().map_err(refuse)
+}
+
+fn ids(value: Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+    value.try_iter()?.map(|item| item?.extract()).collect()
+}
+
+/// A list or tuple of strings. A lone string is refused: it would silently be read as its characters.
+fn strings(value: Bound<'_, PyAny>) -> PyResult<Vec<String>> {
+    match value.extract::<String>() {
+        Ok(lone) => {
+            Err(raise("RequestError", format!("stop is the string {lone:?}; give a list of strings")))
+        }
+        Err(_) => value.try_iter()?.map(|item| item?.extract()).collect(),
+    }
+}
