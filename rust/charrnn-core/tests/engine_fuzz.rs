@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Submit(GenerateRequest, usize),
+    Submit(Box<GenerateRequest>, usize),
     Turn { worker: usize, count: usize },
     Read { stream: usize, count: usize },
     Cancel { stream: usize },
@@ -93,7 +93,7 @@ fn generate_request(unit: Unit) -> impl Strategy<Value = GenerateRequest> {
 
 fn op(unit: Unit) -> impl Strategy<Value = Op> {
     prop_oneof![
-        3 => (generate_request(unit), 1usize..5).prop_map(|(request, capacity)| Op::Submit(request, capacity)),
+        3 => (generate_request(unit), 1usize..5).prop_map(|(request, capacity)| Op::Submit(Box::new(request), capacity)),
         6 => (0usize..2, 1usize..12).prop_map(|(worker, count)| Op::Turn { worker, count }),
         4 => (0usize..9, 1usize..9).prop_map(|(stream, count)| Op::Read { stream, count }),
         1 => (0usize..9).prop_map(|stream| Op::Cancel { stream }),
@@ -109,7 +109,7 @@ fn apply(rig: &mut Rig, streams: &mut Vec<Live>, op: Op) {
     match op {
         Op::Submit(request, capacity) => {
             let reader = rig.submit(&request, capacity).expect("room for every stream of a trace");
-            streams.push((request, Some(reader), Transcript::default()));
+            streams.push((*request, Some(reader), Transcript::default()));
         }
         Op::Turn { worker, count } => {
             let worker = worker % rig.workers.len();
