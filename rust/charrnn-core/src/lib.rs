@@ -2,6 +2,8 @@
 //!
 //! Knows no Python, no network, no async runtime and no ONNX: a model is anything that implements [`StepModel`].
 
+pub mod coding;
+pub mod compress;
 pub mod constraint;
 pub mod engine;
 pub mod error;

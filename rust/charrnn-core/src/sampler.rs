@@ -5,6 +5,7 @@
 //! memory, so a draw allocates nothing.
 
 mod adjust;
+mod distribution;
 mod exp;
 mod filter;
 mod kernel;
@@ -14,6 +15,8 @@ mod path;
 
 use std::f64::consts::LOG2_E;
 
+pub use distribution::Distribution;
+pub use logprobs::Logprobs;
 pub use path::Path;
 
 use crate::params::ValidSampling;

@@ -26,7 +26,7 @@ impl Sampler {
     }
 
     /// Weights of a row without NaN at temperature 1, whatever the rules say.
-    fn weigh_raw(&mut self, logits: &[f32]) {
+    pub(super) fn weigh_raw(&mut self, logits: &[f32]) {
         let best = kernel::logit(self.path.extremes(logits).1);
         self.total = self.path.weigh(logits, best, std::f64::consts::LOG2_E, &mut self.weights);
     }

@@ -1,0 +1,142 @@
+//! Files through the compressor and back, over a model made of arithmetic.
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use charrnn_core::compress::{compress, decompress, precision_of, Coder, CompressError, Report};
+use charrnn_core::vocab::Vocab;
+use charrnn_core::StepModel;
+use common::{bytes, letters, FakeModel, Faults, START};
+use proptest::prelude::*;
+
+const DIGEST: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+fn coder(vocab: &Arc<Vocab>, num_workers: usize) -> Coder {
+    let model = || Box::new(FakeModel::new(vocab.size(), Faults::default())) as Box<dyn StepModel>;
+    Coder {
+        models: (0..num_workers).map(|_| model()).collect(),
+        vocab: Arc::clone(vocab),
+        start_token: START,
+        digest: DIGEST.to_owned(),
+        precision: "fp32".to_owned(),
+    }
+}
+
+/// A folder of its own for a test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("charrnn-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).expect("a folder");
+        Folder(path)
+    }
+
+    fn pack(&self, text: &[u8], coder: &mut Coder) -> (Vec<u8>, Report) {
+        let path = self.0.join("original");
+        fs::write(&path, text).expect("written");
+        let mut packed = Vec::new();
+        let report = compress(coder, &path, &mut packed, &mut |_| true).expect("compressed");
+        (packed, report)
+    }
+
+    fn unpack(&self, packed: &[u8], coder: &mut Coder) -> Result<Vec<u8>, CompressError> {
+        let (from, to) = (self.0.join("packed"), self.0.join("restored"));
+        fs::write(&from, packed).expect("written");
+        decompress(coder, &from, &to, &mut |_| true)?;
+        Ok(fs::read(to).expect("restored"))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn check(text: &[u8], name: &str) {
+    let folder = Folder::new(name);
+    for vocab in [letters(), bytes()] {
+        let (packed, report) = folder.pack(text, &mut coder(&vocab, 1));
+        assert_eq!((report.num_bytes, report.num_compressed), (text.len() as u64, packed.len() as u64));
+        assert_eq!(folder.unpack(&packed, &mut coder(&vocab, 1)).expect("restored"), text);
+    }
+}
+
+#[test]
+fn any_file_comes_back() {
+    let texts: [&[u8]; 6] =
+        [b"", b"a", b"abcabcabc", b"habhhh", "né€😀 \u{10ffff}".as_bytes(), b"\xff\xfea\xe2\x82"];
+    texts.into_iter().for_each(|text| check(text, "any"));
+    let folder = Folder::new("escapes");
+    let (_, report) = folder.pack(b"abhxa", &mut coder(&letters(), 1));
+    // `h` weighs nothing and `x` is unknown.
+    assert_eq!((report.num_symbols, report.num_escaped), (5, 2));
+}
+
+proptest! {
+    #[test]
+    fn random_files_come_back(text in prop::collection::vec(any::<u8>(), 0..400)) {
+        check(&text, "random");
+    }
+}
+
+/// More than one lane and more than one round, of parts whose lengths differ.
+#[test]
+fn the_number_of_workers_does_not_show() {
+    let folder = Folder::new("workers");
+    let text: Vec<u8> =
+        (0..600_001_u32).map(|i| b'a' + (i.wrapping_mul(2_654_435_761) >> 29) as u8 % 7).collect();
+    let (packed, report) = folder.pack(&text, &mut coder(&letters(), 1));
+    assert_eq!(report.num_symbols, 600_001);
+    for num_workers in [2, 3] {
+        assert!(folder.pack(&text, &mut coder(&letters(), num_workers)).0 == packed, "{num_workers}");
+    }
+    assert!(folder.unpack(&packed, &mut coder(&letters(), 2)).expect("restored") == text);
+}
+
+#[test]
+fn damage_is_always_seen() {
+    let folder = Folder::new("damage");
+    let (packed, _) = folder.pack("abcabé\u{3bb}abhacab".as_bytes(), &mut coder(&letters(), 1));
+    for at in 0..packed.len() {
+        for bit in [1, 0x80] {
+            let mut damaged = packed.clone();
+            damaged[at] ^= bit;
+            folder.unpack(&damaged, &mut coder(&letters(), 1)).expect_err("damaged");
+        }
+        folder.unpack(&packed[..at], &mut coder(&letters(), 1)).expect_err("cut");
+    }
+    let longer = [packed.as_slice(), b"x"].concat();
+    let error = folder.unpack(&longer, &mut coder(&letters(), 1)).expect_err("longer").to_string();
+    assert!(error.contains("bytes after its end; nothing was written"), "{error}");
+}
+
+#[test]
+fn foreign_files_and_other_models_are_named() {
+    let folder = Folder::new("foreign");
+    let error = folder.unpack(b"BZh91AY&SY", &mut coder(&letters(), 1)).expect_err("foreign").to_string();
+    assert!(error.ends_with("is not a file that charrnn compressed: it does not begin like one"), "{error}");
+    let (mut packed, _) = folder.pack(b"abc", &mut coder(&letters(), 1));
+    assert_eq!(precision_of(&folder.0.join("packed")).expect_err("still the other").to_string(), error);
+    let mut other = coder(&letters(), 1);
+    other.digest = "ff".repeat(32);
+    let error = folder.unpack(&packed, &mut other).expect_err("another model").to_string();
+    assert!(error.contains("another model (digest 0011223344556677..., fp32), this is ffff"), "{error}");
+    assert_eq!(precision_of(&folder.0.join("packed")).expect("of ours"), "fp32");
+    packed[3] += 1;
+    let error = folder.unpack(&packed, &mut coder(&letters(), 1)).expect_err("version").to_string();
+    assert!(error.contains("another version"), "{error}");
+}
+
+#[test]
+fn whoever_watches_may_stop_it() {
+    let folder = Folder::new("stop");
+    let path = folder.0.join("original");
+    fs::write(&path, vec![b'a'; 3_000_000]).expect("written");
+    let stopped = compress(&mut coder(&letters(), 1), &path, &mut Vec::new(), &mut |_| false);
+    assert!(matches!(stopped, Err(CompressError::Stopped)), "{stopped:?}");
+}
