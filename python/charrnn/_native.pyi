@@ -122,6 +122,15 @@ class Sampler:
         out: SampleOutput | None = None,
     ) -> SampleOutput: ...
 
+class ArithmeticEncoder:
+    def __new__(cls, vocab_size: int) -> ArithmeticEncoder: ...
+    def encode(self, logits: npt.NDArray[np.float32], token: int) -> None: ...
+    def finish(self) -> bytes: ...
+
+class ArithmeticDecoder:
+    def __new__(cls, vocab_size: int, data: bytes) -> ArithmeticDecoder: ...
+    def decode(self, logits: npt.NDArray[np.float32]) -> int: ...
+
 class EventStream:
     def next(self) -> Started | Chunk | Finished | None: ...
     def close(self) -> None: ...
@@ -165,3 +174,34 @@ def serve(
 ) -> None: ...
 def limits() -> list[tuple[str, float, float, float | None, str]]: ...
 def philox4x32(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]: ...
+
+Counts: TypeAlias = tuple[int, int, int, int, int]
+
+def compress(
+    *,
+    source: str | PathLike[str],
+    target: str | PathLike[str],
+    bundle: str | PathLike[str],
+    onnxruntime: str | PathLike[str],
+    precision: str | None,
+    workers: int | None,
+    on_progress: Callable[[int], object],
+) -> Counts: ...
+def decompress(
+    *,
+    source: str | PathLike[str],
+    target: str | PathLike[str],
+    bundle: str | PathLike[str],
+    onnxruntime: str | PathLike[str],
+    workers: int | None,
+    on_progress: Callable[[int], object],
+) -> Counts: ...
+def measure(
+    *,
+    source: str | PathLike[str],
+    bundle: str | PathLike[str],
+    onnxruntime: str | PathLike[str],
+    precision: str | None,
+    workers: int | None,
+    on_progress: Callable[[int], object],
+) -> tuple[float, Counts]: ...

@@ -44,10 +44,14 @@ ERRORS: dict[grpc.StatusCode, type[CharrnnError]] = {
     grpc.StatusCode.DATA_LOSS: ServerError,
 }
 
+# A year: gRPC takes what overflows its clock for a time that has passed.
+MAX_TIMEOUT_S = 366 * 86_400.0
+
 _STOPPING = ("max_tokens", "min_tokens", "stop", "include_stop")
 # What gRPC says when it never reached a server, as against a server that says it is stopping.
 _NOT_REACHED = (
     "failed to connect",
+    "errors resolving",
     "dns resolution failed",
     "name resolution",
     "connections to all backends",
@@ -98,8 +102,10 @@ class Client:
     """
 
     def __init__(self, address: str, *, timeout: float | None = None) -> None:
-        if timeout is not None and not timeout > 0:
-            raise RequestError(f"timeout is {timeout} s; it must be above 0, or None")
+        if timeout is not None and not 0 < timeout <= MAX_TIMEOUT_S:
+            raise RequestError(
+                f"timeout is {timeout:g} s; it must be above 0 and at most {MAX_TIMEOUT_S:g}, or None"
+            )
         self._address = check_address(address)
         self._timeout = timeout
         self._channels = Channels(self._address)

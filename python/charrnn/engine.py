@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Unpack
@@ -108,7 +109,8 @@ class Engine:
                 chunk_chars=chunk_chars,
                 max_chunk_delay_ms=max_chunk_delay_ms,
             )
-        return Stream(_events(stream, native.model["name"]), stream.close)
+        # A stream keeps its engine: dropping the last reference to one ends its texts.
+        return Stream(_events(stream, native.model["name"]), partial(_cancel, stream, native))
 
     def close(self) -> None:
         """End every text and the worker threads."""
@@ -130,6 +132,10 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _cancel(stream: _native.EventStream, _engine: _native.Engine) -> None:
+    stream.close()
 
 
 def _events(native: _native.EventStream, model: str) -> Iterator[Event]:

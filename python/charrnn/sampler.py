@@ -44,6 +44,11 @@ class SamplingFields(TypedDict, total=False):
     include_stop: bool
 
 
+def from_fields(fields: Mapping[str, Any]) -> SamplingParams:
+    """Undoes ``SamplingParams.fields``."""
+    return SamplingParams(**fields)
+
+
 def resolve(params: SamplingParams | None, given: SamplingFields) -> SamplingParams:
     """The parameters of a call that takes either ``params`` or single keywords.
 
@@ -66,7 +71,7 @@ def refusing_overflow() -> Iterator[None]:
     try:
         yield
     except OverflowError as error:
-        raise RequestError(f"a number is negative or too large: {error}") from error
+        raise RequestError(f"a whole number is negative or far too large: {error}") from error
 
 
 def as_logits(value: Any) -> npt.NDArray[np.float32]:

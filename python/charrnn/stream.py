@@ -5,6 +5,8 @@ Knows neither the wire nor the engine: both hand it their events and a way to st
 
 from __future__ import annotations
 
+import os
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -67,8 +69,8 @@ Event = Started | Chunk | Finished
 class Stream(Iterator[Chunk]):
     """One text, chunk by chunk.
 
-    Leaving the ``with`` block, ``close()`` and garbage collection all cancel what is not finished:
-    a server stops working on it at once.
+    Leaving the ``with`` block, ``close()`` and garbage collection all cancel what is not finished: a server
+    stops working on it at once. Threads may read one stream together: each chunk goes to one of them.
 
     Raises:
         CharrnnError: from the first read on, whatever ended the text early; see ``charrnn.errors``.
@@ -83,7 +85,8 @@ class Stream(Iterator[Chunk]):
         self._events = events
         self._started: Started | None = None
         self._finished: Finished | None = None
-        self._cancel = weakref.finalize(self, cancel)
+        self._lock, self._pid = threading.Lock(), os.getpid()
+        self._cancel = weakref.finalize(self, _cancel_here, cancel, self._pid)
 
     @property
     def seed(self) -> int:
@@ -119,8 +122,11 @@ class Stream(Iterator[Chunk]):
         """The next event; ``None`` once the stream has ended or was closed, also while waiting."""
         if not self._cancel.alive:
             return None
+        if self._pid != os.getpid():
+            raise CharrnnError("a stream does not survive a fork: start one in the child process")
         try:
-            event = next(self._events, None)
+            with self._lock:
+                event = next(self._events, None)
         except BaseException:
             if not self._cancel.alive:
                 return None
@@ -147,3 +153,9 @@ class Stream(Iterator[Chunk]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _cancel_here(cancel: Callable[[], None], pid: int) -> None:
+    """Leave the text of the parent alone in a fork."""
+    if pid == os.getpid():
+        cancel()

@@ -23,7 +23,18 @@ import click
 from charrnn.cli.settings import debug_option, with_settings
 from charrnn.errors import CharrnnError
 
-COMMANDS = ("quickstart", "train", "export", "sample", "serve", "generate", "doctor")
+COMMANDS = (
+    "quickstart",
+    "train",
+    "eval",
+    "export",
+    "sample",
+    "serve",
+    "generate",
+    "compress",
+    "decompress",
+    "doctor",
+)
 """In the order in which a newcomer meets them: a module each, with a click command of its name."""
 
 EXIT_FAILED, EXIT_CTRL_C, EXIT_BROKEN_PIPE, EXIT_SIGTERM = 1, 130, 141, 143

@@ -131,6 +131,15 @@ pub fn compress(
     Ok(rounds.report(output.count))
 }
 
+/// Measures the information in the file at `input`, in bits, without coding it; and counts its symbols.
+pub fn measure(coder: &mut Coder, input: &Path, watch: Watch<'_>) -> Result<(f64, Report), CompressError> {
+    let reading = |source| CompressError::Io { path: input.to_owned(), verb: "read", source };
+    let header = Header::of(input, &coder.digest, &coder.precision).map_err(reading)?;
+    let mut rounds = Rounds::new(coder, &header);
+    let bits = rounds.measure(input, watch)?;
+    Ok((bits, rounds.report(0)))
+}
+
 /// Restores what `compress` made of a file at `input`, into a new file at `output`.
 pub fn decompress(
     coder: &mut Coder,

@@ -117,6 +117,11 @@ impl Engine {
         self.admission.stop();
     }
 
+    /// Ends the live streams with `Failed(Stopping)` at their next step, without waiting for it.
+    pub fn abort(&self) {
+        self.admission.abort();
+    }
+
     /// Stops admission and blocks until the live streams are over. After `timeout` the rest end with
     /// `Failed(Stopping)`, and the answer is false.
     pub fn drain(&self, timeout: Duration) -> bool {

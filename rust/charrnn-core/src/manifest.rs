@@ -26,6 +26,8 @@ const MAX_FILE_BYTES: u64 = 2 << 30;
 /// A state of 4 MiB a stream is a thousand times that of the largest model of the essay.
 const MAX_STATE_WIDTH: usize = 1 << 20;
 const MAX_NAME_CHARS: usize = 128;
+/// What a folder has that training wrote and nothing was exported from yet.
+const RUN_INFO: &str = "run.json";
 
 /// `manifest.json` as it is written; keys this version does not know are ignored.
 #[derive(Clone, Debug, Deserialize)]
@@ -88,6 +90,9 @@ impl Bundle {
     /// Reads and checks the manifest of the bundle at `dir`; its other files are not touched.
     pub fn open(dir: &Path) -> Result<Self, BundleError> {
         let path = dir.join(MANIFEST);
+        if let Some(reason) = why_no_bundle(dir) {
+            return Err(BundleError::Manifest { path, reason });
+        }
         let json = read_manifest(&path)?;
         let parse_error = |source| BundleError::Json { path: path.clone(), source };
         let manifest: Manifest = serde_json::from_str(&json).map_err(parse_error)?;
@@ -142,6 +147,30 @@ impl Bundle {
     }
 }
 
+/// Why a folder without a manifest has none; nothing where there is one, or where that cannot be told.
+fn why_no_bundle(dir: &Path) -> Option<String> {
+    let shown = dir.display();
+    let what_to_do = "give the folder that `charrnn export` wrote";
+    let is_missing = |path: &Path| {
+        fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    };
+    if is_missing(dir) {
+        return Some(format!("there is no folder {shown}; {what_to_do}"));
+    }
+    if dir.is_file() {
+        return Some(format!("{shown} is a file, not a bundle; {what_to_do}"));
+    }
+    if !is_missing(&dir.join(MANIFEST)) {
+        return None;
+    }
+    Some(match dir.join(RUN_INFO).is_file() {
+        true => format!(
+            "{shown} is a training run, not a bundle; export it first with `charrnn export {shown} --out BUNDLE`"
+        ),
+        false => format!("it is missing, so {shown} is not a bundle; {what_to_do}"),
+    })
+}
+
 fn read_manifest(path: &Path) -> Result<String, BundleError> {
     let bytes = read_plain_file(path, MAX_MANIFEST_BYTES)?;
     let not_text = |error| BundleError::Read { path: path.to_owned(), source: std::io::Error::other(error) };
@@ -186,6 +215,7 @@ impl Manifest {
             ));
         }
         self.check_state()?;
+        self.check_shape()?;
         self.check_files()
     }
 
@@ -211,6 +241,38 @@ impl Manifest {
             }
         }
         Ok(())
+    }
+
+    /// Whether the state is that of the cell, layers and units named: `h0`, `c0`, `h1`, ... of `hidden_size` each.
+    fn check_shape(&self) -> Result<(), String> {
+        let kinds: &[&str] = match self.cell.as_str() {
+            "lstm" => &["h", "c"],
+            "gru" | "rnn" => &["h"],
+            other => {
+                let shown: String = other.chars().take(MAX_NAME_CHARS).collect();
+                return Err(format!("cell is {shown:?}, expected lstm, gru or rnn"));
+            }
+        };
+        let (found, expected) = (self.state.len() as u64, u64::from(self.num_layers) * kinds.len() as u64);
+        if found != expected {
+            let (cell, layers) = (&self.cell, self.num_layers);
+            return Err(format!(
+                "state has {found} tensors, but {cell} with num_layers {layers} has {expected}"
+            ));
+        }
+        let names = (0..self.num_layers).flat_map(|i| kinds.iter().map(move |kind| format!("{kind}{i}")));
+        names.map(|name| self.check_tensor(&name)).collect()
+    }
+
+    fn check_tensor(&self, name: &str) -> Result<(), String> {
+        let (cell, layers, units) = (&self.cell, self.num_layers, self.hidden_size);
+        match self.state.iter().find(|tensor| tensor.name == name) {
+            Some(tensor) if tensor.width == units as usize => Ok(()),
+            Some(tensor) => {
+                Err(format!("state {name:?} has width {}, but hidden_size is {units}", tensor.width))
+            }
+            None => Err(format!("state has no {name:?}, but {cell} with num_layers {layers} has it")),
+        }
     }
 
     fn check_files(&self) -> Result<(), String> {

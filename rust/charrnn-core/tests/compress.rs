@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use charrnn_core::compress::{compress, decompress, precision_of, Coder, CompressError, Report};
+use charrnn_core::compress::{compress, decompress, measure, precision_of, Coder, CompressError, Report};
 use charrnn_core::vocab::Vocab;
 use charrnn_core::StepModel;
 use common::{bytes, letters, FakeModel, Faults, START};
@@ -92,6 +92,11 @@ fn the_number_of_workers_does_not_show() {
         (0..600_001_u32).map(|i| b'a' + (i.wrapping_mul(2_654_435_761) >> 29) as u8 % 7).collect();
     let (packed, report) = folder.pack(&text, &mut coder(&letters(), 1));
     assert_eq!(report.num_symbols, 600_001);
+    let (bits, measured) =
+        measure(&mut coder(&letters(), 2), &folder.0.join("original"), &mut |_| true).expect("bits");
+    assert_eq!(measured.num_symbols, 600_001);
+    let coded = report.num_coded as f64 * 8.0;
+    assert!(bits < coded && coded < bits + 500.0, "{bits} {coded}");
     for num_workers in [2, 3] {
         assert!(folder.pack(&text, &mut coder(&letters(), num_workers)).0 == packed, "{num_workers}");
     }

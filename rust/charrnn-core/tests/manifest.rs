@@ -120,14 +120,59 @@ fn a_link_out_of_the_bundle_is_not_followed() {
 #[test]
 fn a_folder_that_is_no_bundle_is_refused() {
     let folder = Folder::new();
-    assert!(
-        matches!(Bundle::open(&folder.0), Err(BundleError::Read { path, .. }) if path.ends_with(MANIFEST))
-    );
     fs::write(folder.0.join(MANIFEST), "{\"format\": ").expect("write");
     assert!(matches!(Bundle::open(&folder.0), Err(BundleError::Json { .. })));
     fs::write(folder.0.join(MANIFEST), vec![b' '; (4 << 20) + 1]).expect("write");
     let error = Bundle::open(&folder.0).expect_err("refused");
     assert!(error.to_string().contains("4194305 bytes, the limit is 4194304"), "{error}");
+}
+
+#[test]
+fn a_folder_without_a_manifest_is_told_what_it_is() {
+    let folder = Folder::new();
+    let refusal = |path: PathBuf| {
+        let (text, shown) =
+            (Bundle::open(&path).expect_err("refused").to_string(), path.display().to_string());
+        text.replace(&shown, "DIR")
+    };
+    let start = "bundle manifest DIR/manifest.json: ";
+    let wrote = "give the folder that `charrnn export` wrote";
+    assert_eq!(refusal(folder.0.join("nope")), format!("{start}there is no folder DIR; {wrote}"));
+    assert_eq!(refusal(folder.0.clone()), format!("{start}it is missing, so DIR is not a bundle; {wrote}"));
+    fs::write(folder.0.join("run.json"), "{}").expect("write");
+    assert_eq!(
+        refusal(folder.0.clone()),
+        format!("{start}DIR is a training run, not a bundle; export it first with `charrnn export DIR --out BUNDLE`")
+    );
+    assert_eq!(refusal(folder.0.join("run.json")), format!("{start}DIR is a file, not a bundle; {wrote}"));
+}
+
+#[test]
+fn a_state_that_contradicts_the_shape_is_refused() {
+    type Change = fn(&mut Value);
+    let cases: [(Change, &str); 7] = [
+        (|m| m["cell"] = json!("elman"), "cell is \"elman\", expected lstm, gru or rnn"),
+        (|m| m["cell"] = json!("gru"), "state has 2 tensors, but gru with num_layers 1 has 1"),
+        (|m| m["num_layers"] = json!(2), "state has 2 tensors, but lstm with num_layers 2 has 4"),
+        (
+            |m| m["num_layers"] = json!(u32::MAX),
+            "state has 2 tensors, but lstm with num_layers 4294967295 has 8589934590",
+        ),
+        (|m| m["hidden_size"] = json!(3), "state \"h0\" has width 2, but hidden_size is 3"),
+        (|m| m["state"][1]["width"] = json!(5), "state \"c0\" has width 5, but hidden_size is 2"),
+        (|m| m["state"][1]["name"] = json!("c1"), "state has no \"c0\", but lstm with num_layers 1 has it"),
+    ];
+    for (change, expected) in cases {
+        let error = refusal(change);
+        assert!(error.contains(expected), "{error}\nexpected {expected}");
+    }
+    for cell in ["gru", "rnn"] {
+        let folder = bundle(|m| {
+            (m["cell"], m["num_layers"]) = (json!(cell), json!(2));
+            m["state"][1]["name"] = json!("h1");
+        });
+        Bundle::open(&folder.0).expect("good");
+    }
 }
 
 #[test]

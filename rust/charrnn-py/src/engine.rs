@@ -47,6 +47,16 @@ pub(crate) fn engine_config(max_streams: usize, max_queue: usize) -> PyResult<En
 pub(crate) struct Engine {
     /// Behind a lock only so that `close` can drop it; taken once a request.
     model: Mutex<Option<Arc<Model>>>,
+    pid: u32,
+}
+
+impl Drop for Engine {
+    /// A fork has none of the threads that dropping the model would join.
+    fn drop(&mut self) {
+        if self.pid != std::process::id() {
+            std::mem::forget(self.model.get_mut().map(Option::take));
+        }
+    }
 }
 
 impl Engine {
@@ -72,7 +82,7 @@ impl Engine {
         let (workers, config) = (num_workers(workers)?, engine_config(max_streams, max_queue)?);
         let load = || load_model(&bundle, &onnxruntime, precision.as_deref(), config, workers);
         let model = py.detach(load).or_raise()?;
-        Ok(Engine { model: Mutex::new(Some(Arc::new(model))) })
+        Ok(Engine { model: Mutex::new(Some(Arc::new(model))), pid: std::process::id() })
     }
 
     /// What is known of the model: name, digest, precision, state_bytes.
@@ -109,8 +119,10 @@ impl Engine {
 
     /// Ends every text and joins the workers.
     fn close(&self, py: Python<'_>) {
-        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner).take();
-        py.detach(|| drop(model));
+        if self.pid == std::process::id() {
+            let model = self.model.lock().unwrap_or_else(PoisonError::into_inner).take();
+            py.detach(|| drop(model));
+        }
     }
 }
 
@@ -150,7 +162,11 @@ fn to_python(py: Python<'_>, event: Event) -> PyResult<Bound<'_, PyAny>> {
             let timing = timing(&e.timing);
             ("finished", reason(e.reason), e.matched_stop, e.num_chars, timing).into_bound_py_any(py)
         }
-        Event::Failed(error) => Err(raise(stream_error_class(&error), error)),
+        // In this process there is no server to send the request to again.
+        Event::Failed(StreamError::Stopping) => {
+            Err(raise("CharrnnError", "the engine was closed before the text was complete"))
+        }
+        Event::Failed(error) => Err(raise("ServerError", error)),
     }
 }
 
@@ -165,11 +181,4 @@ fn reason(reason: FinishReason) -> &'static str {
 fn timing(timing: &Timing) -> (u64, u64, u64, u64, f64) {
     let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     (us(timing.queue), us(timing.first_char), us(timing.total), timing.num_steps, timing.mean_batch)
-}
-
-fn stream_error_class(error: &StreamError) -> &'static str {
-    match error {
-        StreamError::Stopping => "ServerUnavailableError",
-        StreamError::Model(_) | StreamError::Stalled(_) => "ServerError",
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use charrnn_core::compress::CompressError;
 use charrnn_core::engine::SubmitError;
 use charrnn_core::error::{BundleError, RequestError};
 use charrnn_core::vocab::{UnknownSymbol, VocabError};
@@ -56,6 +57,20 @@ impl IntoPy for VocabError {
 impl IntoPy for BundleError {
     fn class(&self) -> &'static str {
         "BundleError"
+    }
+}
+
+impl IntoPy for CompressError {
+    fn class(&self) -> &'static str {
+        match self {
+            CompressError::Io { .. }
+            | CompressError::Changed(_)
+            | CompressError::Foreign { .. }
+            | CompressError::OtherModel { .. }
+            | CompressError::Damaged { .. } => "DataError",
+            CompressError::Model(_) | CompressError::Logits => "BundleError",
+            CompressError::Stopped => "CharrnnError",
+        }
     }
 }
 

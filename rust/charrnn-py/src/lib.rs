@@ -3,6 +3,7 @@
 //! Converts, detaches the GIL, maps errors, documents; decides nothing.
 
 mod bundle;
+mod coding;
 mod engine;
 mod error;
 mod params;
@@ -15,6 +16,8 @@ mod vocab;
 mod _native {
     #[pymodule_export]
     use crate::bundle::open_bundle;
+    #[pymodule_export]
+    use crate::coding::{compress, decompress, measure, ArithmeticDecoder, ArithmeticEncoder};
     #[pymodule_export]
     use crate::engine::{Engine, EventStream};
     #[pymodule_export]

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use charrnn_core::limits::{self, Limit};
 use charrnn_core::params::{LogprobsMode, SamplingParams as Params, ValidSampling};
 use charrnn_core::request::Stopping;
+use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::error::{raise, OrRaise};
 
 /// How characters are drawn, what the text looks like and when it ends; checked against the limits when it is made.
-#[pyclass(frozen, eq, module = "charrnn._native")]
+#[pyclass(frozen, eq, module = "charrnn.sampler")]
 #[derive(PartialEq)]
 pub(crate) struct SamplingParams {
     sampling: Params,
@@ -51,24 +52,24 @@ impl SamplingParams {
     #[allow(clippy::too_many_arguments, reason = "keyword-only in Python")]
     fn new(
         temperature: Option<f64>,
-        top_k: Option<i64>,
+        top_k: Option<Whole>,
         top_p: Option<f64>,
         min_p: Option<f64>,
         typical_p: Option<f64>,
         repetition_penalty: Option<f64>,
         presence_penalty: Option<f64>,
         frequency_penalty: Option<f64>,
-        penalty_window: Option<i64>,
-        no_repeat_ngram_size: Option<i64>,
+        penalty_window: Option<Whole>,
+        no_repeat_ngram_size: Option<Whole>,
         logit_bias: Option<BTreeMap<u32, f64>>,
         allowed: Option<Bound<'_, PyAny>>,
         regex: Option<String>,
         utf8: bool,
         seed: Option<Bound<'_, PyAny>>,
-        logprobs: Option<i64>,
+        logprobs: Option<Whole>,
         logprobs_mode: &str,
-        max_tokens: Option<i64>,
-        min_tokens: Option<i64>,
+        max_tokens: Option<Whole>,
+        min_tokens: Option<Whole>,
         stop: Option<Bound<'_, PyAny>>,
         include_stop: bool,
     ) -> PyResult<Self> {
@@ -223,6 +224,17 @@ impl SamplingParams {
         Ok(dict)
     }
 
+    /// Equal parameters have equal hashes.
+    fn __hash__(slf: &Bound<'_, Self>) -> PyResult<isize> {
+        Self::__repr__(slf)?.into_pyobject(slf.py())?.hash()
+    }
+
+    /// For pickle and copy.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyDict>,))> {
+        let rebuild = slf.py().import("charrnn.sampler")?.getattr("from_fields")?;
+        Ok((rebuild, (Self::fields(slf)?,)))
+    }
+
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
         let mut parts = Vec::new();
         for (name, value) in Self::fields(slf)? {
@@ -261,9 +273,22 @@ fn number(limit: Limit, given: Option<f64>) -> f64 {
     given.or(limit.default).unwrap_or(limit.min)
 }
 
-/// A whole number of Python's, which may be far outside: the limit's own words are better than an overflow's.
-fn whole(limit: Limit, value: Option<i64>) -> PyResult<Option<u32>> {
-    value.map(|value| limit.check(value as f64).or_raise().map(|()| value as u32)).transpose()
+/// A whole number of Python's, however large: the limit's own words are better than an overflow's.
+struct Whole(f64);
+
+impl<'py> FromPyObject<'_, 'py> for Whole {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        match value.extract::<i64>() {
+            Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => value.extract().map(Whole),
+            whole => whole.map(|whole| Whole(whole as f64)),
+        }
+    }
+}
+
+fn whole(limit: Limit, value: Option<Whole>) -> PyResult<Option<u32>> {
+    value.map(|Whole(value)| limit.check(value).or_raise().map(|()| value as u32)).transpose()
 }
 
 fn parse_mode(mode: &str) -> PyResult<LogprobsMode> {

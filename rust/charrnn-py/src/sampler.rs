@@ -17,7 +17,7 @@ use crate::params::SamplingParams;
 
 /// Logits from which on a call takes long enough for other Python threads to run: some 50 microseconds.
 const DETACH_FROM: usize = 1 << 15;
-const MAX_VOCAB: usize = 1 << 17;
+pub(crate) const MAX_VOCAB: usize = 1 << 17;
 
 /// What `Sampler.sample` gives: a row each.
 #[pyclass(frozen, get_all, module = "charrnn._native")]

@@ -42,43 +42,49 @@ pub(crate) fn serve(
     let (engine, workers) = (engine_config(max_streams, max_queue)?, Some(num_workers(workers)?));
     let options =
         ServeOptions { bundles, dylib: onnxruntime, listen, workers, precision, engine, drain_timeout };
-    let (stop, notices) = start(options);
-    watch(py, stop, &notices, &on_ready)
+    let (stops, notices) = start(options);
+    watch(py, stops, &notices, &on_ready)
 }
 
 /// Runs the server on a thread of its own: Python's main thread has to stay free for signals.
-fn start(options: ServeOptions) -> (oneshot::Sender<()>, Mutex<Receiver<Notice>>) {
-    let (stop, stopped) = oneshot::channel();
+fn start(options: ServeOptions) -> (Vec<oneshot::Sender<()>>, Mutex<Receiver<Notice>>) {
+    let ((stop, stopped), (abort, aborted)) = (oneshot::channel(), oneshot::channel());
     let (sender, notices) = channel();
     thread::spawn(move || {
         let ready = |address| drop(sender.send(Notice::Ready(address)));
-        let ended = run_server(&options, ready, stopped);
+        let ended = run_server(&options, ready, stopped, aborted);
         drop(sender.send(Notice::Ended(ended)));
     });
-    (stop, Mutex::new(notices))
+    (vec![abort, stop], Mutex::new(notices))
 }
 
+/// Waits for the end. The first signal stops the server, the second aborts its streams, a third ends the wait.
+///
+/// To return with decode threads running would let the process take ONNX Runtime down beneath them.
 fn watch(
     py: Python<'_>,
-    stop: oneshot::Sender<()>,
+    mut stops: Vec<oneshot::Sender<()>>,
     notices: &Mutex<Receiver<Notice>>,
     on_ready: &Py<PyAny>,
 ) -> PyResult<()> {
-    let mut stop = Some(stop);
+    let mut impatient = None;
     let wait = || notices.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(SIGNAL_POLL);
     loop {
         match py.detach(wait) {
             Ok(Notice::Ready(address)) => drop(on_ready.call1(py, (address.to_string(),))?),
-            Ok(Notice::Ended(result)) => return result.or_raise(),
+            Ok(Notice::Ended(result)) => return impatient.map_or_else(|| result.or_raise(), Err),
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(raise("ServerError", "the server's thread died"))
             }
             Err(RecvTimeoutError::Timeout) => {}
         }
         if let Err(signal) = py.check_signals() {
-            match stop.take() {
+            match stops.pop() {
                 Some(stop) => drop(stop.send(())),
                 None => return Err(signal),
+            }
+            if stops.is_empty() {
+                impatient = Some(signal);
             }
         }
     }

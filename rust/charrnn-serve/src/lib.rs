@@ -16,7 +16,7 @@ mod status;
 mod stream;
 
 pub use error::{GenerateError, ServeError};
-pub use model::{load_model, Model, ModelInfo};
+pub use model::{load_coder, load_model, Model, ModelInfo};
 pub use onnx::{OrtError, OrtModel, OrtRuntime};
 pub use run::{default_workers, run_server, ServeOptions};
 pub use server::serve;

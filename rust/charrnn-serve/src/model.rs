@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use charrnn_core::compress::Coder;
 use charrnn_core::engine::{Engine, EngineConfig};
 use charrnn_core::manifest::Bundle;
 use charrnn_core::request::GenerateRequest;
@@ -81,6 +82,11 @@ impl Model {
         self.engine.stop_admission();
     }
 
+    /// Ends every stream at its next step.
+    pub fn abort(&self) {
+        self.engine.abort();
+    }
+
     /// Blocks until every stream has ended; those left after `timeout` are made to. Whether none was left.
     pub fn drain(&self, timeout: Duration) -> bool {
         self.engine.drain(timeout)
@@ -98,17 +104,47 @@ pub fn load_model(
 ) -> Result<Model, ServeError> {
     let bundle = Bundle::open(dir)?;
     let precision = precision.unwrap_or(bundle.default_precision());
+    let models = load_graphs(&bundle, dir, dylib, precision, &[1, config.max_streams.max(1)], workers)?;
+    Ok(Model::new(model_info(&bundle, precision), models, config))
+}
+
+/// The same to compress files with, which no engine does.
+pub fn load_coder(
+    dir: &Path,
+    dylib: &Path,
+    precision: Option<&str>,
+    workers: usize,
+) -> Result<Coder, ServeError> {
+    let bundle = Bundle::open(dir)?;
+    let precision = precision.unwrap_or(bundle.default_precision());
+    let models = load_graphs(&bundle, dir, dylib, precision, &[], workers)?;
+    Ok(Coder {
+        models,
+        vocab: Arc::clone(&bundle.vocab),
+        start_token: bundle.start_token,
+        digest: bundle.digest.clone(),
+        precision: precision.to_owned(),
+    })
+}
+
+fn load_graphs(
+    bundle: &Bundle,
+    dir: &Path,
+    dylib: &Path,
+    precision: &str,
+    warm_batches: &[usize],
+    workers: usize,
+) -> Result<Vec<Box<dyn StepModel>>, ServeError> {
     let bytes = bundle.read(precision)?;
     let runtime = OrtRuntime::load(dylib)?;
     let name = format!("{precision} of {}", dir.display());
     let load = |_| -> Result<Box<dyn StepModel>, OrtError> {
         let mut model = OrtModel::load(runtime, &name, &bytes, bundle.spec.clone())?;
         let failed = |source| OrtError::WarmUp { graph: name.clone(), source };
-        model.warm_up(&[1, config.max_streams.max(1)]).map_err(failed)?;
+        model.warm_up(warm_batches).map_err(failed)?;
         Ok(Box::new(model))
     };
-    let workers = (0..workers.max(1)).map(load).collect::<Result<_, _>>()?;
-    Ok(Model::new(model_info(&bundle, precision), workers, config))
+    Ok((0..workers.max(1)).map(load).collect::<Result<_, _>>()?)
 }
 
 fn model_info(bundle: &Bundle, precision: &str) -> ModelInfo {

@@ -38,19 +38,26 @@ pub struct ServeOptions {
     pub drain_timeout: Duration,
 }
 
-/// Serves until `stop` is sent to or its sender dropped; blocks. `on_ready` gets the address, once it answers.
+/// Serves until `stop` is sent to or its sender dropped; blocks. Then streams may finish, unless `abort` is sent to.
+/// `on_ready` gets the address, once it answers.
 pub fn run_server(
     options: &ServeOptions,
     on_ready: impl FnOnce(SocketAddr),
     stop: oneshot::Receiver<()>,
+    abort: oneshot::Receiver<()>,
 ) -> Result<(), ServeError> {
     let runtime = runtime()?;
     // First, so that a taken port shows before seconds of loading.
     let listener = runtime.block_on(bind(&options.listen))?;
     let models = Models::new(load_models(options)?)?;
     on_ready(listener.local_addr()?);
-    let served =
-        runtime.block_on(serve_checked(listener, models, async { drop(stop.await) }, options.drain_timeout));
+    let stopped = async { drop(stop.await) };
+    let aborted = async {
+        if abort.await.is_err() {
+            std::future::pending().await
+        }
+    };
+    let served = runtime.block_on(serve_checked(listener, models, stopped, aborted, options.drain_timeout));
     runtime.shutdown_timeout(RUNTIME_TIMEOUT);
     served
 }

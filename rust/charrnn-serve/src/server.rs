@@ -42,14 +42,15 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
     drain_timeout: Duration,
 ) -> Result<(), ServeError> {
-    serve_checked(listener, Models::new(models)?, shutdown, drain_timeout).await
+    serve_checked(listener, Models::new(models)?, shutdown, std::future::pending(), drain_timeout).await
 }
 
-/// The same for models that are known to have names of their own.
+/// The same for models that are known to have names of their own. Running streams end early if `abort` completes.
 pub(crate) async fn serve_checked(
     listener: TcpListener,
     models: Models,
     shutdown: impl Future<Output = ()>,
+    abort: impl Future<Output = ()>,
     drain_timeout: Duration,
 ) -> Result<(), ServeError> {
     let models = Arc::new(models);
@@ -63,7 +64,7 @@ pub(crate) async fn serve_checked(
         () = shutdown => {}
     }
     health.not_serving().await;
-    drain(&models, drain_timeout).await;
+    drain(&models, abort, drain_timeout).await;
     health.forget().await;
     drop(close);
     tokio::time::timeout(CLOSE_TIMEOUT, server.join_next()).await.map_or(Ok(()), flatten)
@@ -119,17 +120,23 @@ fn oversize_is_exhausted(mut response: Response<Body>) -> Response<Body> {
 }
 
 /// Stops admission everywhere, then waits for the streams of all models together.
-async fn drain(models: &Arc<Models>, timeout: Duration) {
+async fn drain(models: &Arc<Models>, abort: impl Future<Output = ()>, timeout: Duration) {
     models.iter().for_each(Model::stop_admission);
     let deadline = Instant::now() + timeout;
-    let models = Arc::clone(models);
+    let all = Arc::clone(models);
     let drain_all = move || {
-        for model in models.iter() {
+        for model in all.iter() {
             model.drain(deadline.saturating_duration_since(Instant::now()));
         }
     };
-    // The engine keeps the time; this guards against a step that never returns.
-    let _ = tokio::time::timeout(timeout + CLOSE_TIMEOUT, tokio::task::spawn_blocking(drain_all)).await;
+    let mut drained = tokio::task::spawn_blocking(drain_all);
+    tokio::select! {
+        _ = &mut drained => return,
+        // The engine keeps the time; this guards against a step that never returns.
+        () = tokio::time::sleep(timeout.saturating_add(CLOSE_TIMEOUT)) => return,
+        () = abort => models.iter().for_each(Model::abort),
+    }
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, drained).await;
 }
 
 /// The health of the server (""), of the service and of each model.

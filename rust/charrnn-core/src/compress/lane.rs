@@ -31,8 +31,6 @@ pub(super) trait Lane: Send {
     fn code(&mut self, distribution: &Distribution<'_>, vocab: &Vocab) -> io::Result<Coded>;
     /// Bytes of the original that are left.
     fn num_left(&self) -> u64;
-    /// Checksum of the bytes of this round so far.
-    fn checksum(&self) -> u32;
 }
 
 /// The escape's share of a distribution that it enlarges.
@@ -41,33 +39,21 @@ fn escape_share(distribution: &Distribution<'_>) -> Share {
     Share { start, size, total: start + size }
 }
 
-/// From a file to bits.
-pub(super) struct Reader {
+/// The symbols of a part of a file.
+struct Source {
     file: BufReader<File>,
     num_left: u64,
     /// Bytes read ahead: a character may stand across two buffers.
     ahead: Vec<u8>,
-    encoder: Encoder,
     crc: crc32fast::Hasher,
 }
 
-impl Reader {
-    pub(super) fn open(path: &Path, part: Range<u64>) -> io::Result<Self> {
+impl Source {
+    fn open(path: &Path, part: Range<u64>) -> io::Result<Self> {
         let mut file = BufReader::with_capacity(BUFFER_BYTES, File::open(path)?);
         file.seek(SeekFrom::Start(part.start))?;
         let num_left = part.end - part.start;
-        Ok(Reader {
-            file,
-            num_left,
-            ahead: Vec::new(),
-            encoder: Encoder::default(),
-            crc: crc32fast::Hasher::new(),
-        })
-    }
-
-    /// Ends a round: its bits and its checksum.
-    pub(super) fn finish(&mut self) -> (Vec<u8>, u32) {
-        (self.encoder.finish(), std::mem::take(&mut self.crc).finalize())
+        Ok(Source { file, num_left, ahead: Vec::new(), crc: crc32fast::Hasher::new() })
     }
 
     fn next_symbol(&mut self, unit: Unit) -> io::Result<u32> {
@@ -89,28 +75,72 @@ impl Reader {
     }
 }
 
+/// What stands for a symbol: its share of a distribution with the escape, or the escape's and that of all symbols.
+fn shares(symbol: u32, distribution: &Distribution<'_>, vocab: &Vocab) -> (Share, Option<Share>) {
+    let escape = escape_share(distribution);
+    match vocab.token_id(symbol).and_then(|token| distribution.share(token)) {
+        Some(share) => (Share { total: escape.total, ..share }, None),
+        None => {
+            let total = u64::from(num_symbols(vocab.unit()));
+            (escape, Some(Share { start: u64::from(symbol), size: 1, total }))
+        }
+    }
+}
+
+/// From a file to bits.
+pub(super) struct Reader {
+    source: Source,
+    encoder: Encoder,
+}
+
+impl Reader {
+    pub(super) fn open(path: &Path, part: Range<u64>) -> io::Result<Self> {
+        Ok(Reader { source: Source::open(path, part)?, encoder: Encoder::default() })
+    }
+
+    /// Ends a round: its bits and its checksum.
+    pub(super) fn finish(&mut self) -> (Vec<u8>, u32) {
+        (self.encoder.finish(), std::mem::take(&mut self.source.crc).finalize())
+    }
+}
+
 impl Lane for Reader {
     fn code(&mut self, distribution: &Distribution<'_>, vocab: &Vocab) -> io::Result<Coded> {
-        let symbol = self.next_symbol(vocab.unit())?;
-        let escape = escape_share(distribution);
-        let share = vocab.token_id(symbol).and_then(|token| distribution.share(token));
-        match share {
-            Some(share) => self.encoder.encode(Share { total: escape.total, ..share }),
-            None => {
-                self.encoder.encode(escape);
-                let total = u64::from(num_symbols(vocab.unit()));
-                self.encoder.encode(Share { start: u64::from(symbol), size: 1, total });
-            }
-        }
-        Ok(Coded { symbol, is_escaped: share.is_none() })
+        let symbol = self.source.next_symbol(vocab.unit())?;
+        let (share, rest) = shares(symbol, distribution, vocab);
+        self.encoder.encode(share);
+        rest.into_iter().for_each(|rest| self.encoder.encode(rest));
+        Ok(Coded { symbol, is_escaped: rest.is_some() })
     }
 
     fn num_left(&self) -> u64 {
-        self.num_left
+        self.source.num_left
+    }
+}
+
+/// From a file to the information in it, without coding it.
+pub(super) struct Meter {
+    source: Source,
+    pub(super) bits: f64,
+}
+
+impl Meter {
+    pub(super) fn open(path: &Path, part: Range<u64>) -> io::Result<Self> {
+        Ok(Meter { source: Source::open(path, part)?, bits: 0.0 })
+    }
+}
+
+impl Lane for Meter {
+    fn code(&mut self, distribution: &Distribution<'_>, vocab: &Vocab) -> io::Result<Coded> {
+        let symbol = self.source.next_symbol(vocab.unit())?;
+        let (share, rest) = shares(symbol, distribution, vocab);
+        let bits = |share: Share| (share.total as f64 / share.size as f64).log2();
+        self.bits += bits(share) + rest.map_or(0.0, bits);
+        Ok(Coded { symbol, is_escaped: rest.is_some() })
     }
 
-    fn checksum(&self) -> u32 {
-        self.crc.clone().finalize()
+    fn num_left(&self) -> u64 {
+        self.source.num_left
     }
 }
 
@@ -134,11 +164,12 @@ impl Writer {
     /// Begins a round.
     pub(super) fn start(&mut self, bits: Vec<u8>) {
         self.decoder = Decoder::new(bits);
-        self.crc = crc32fast::Hasher::new();
     }
 
-    pub(super) fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+    /// Ends a round: the checksum of its bytes.
+    pub(super) fn finish(&mut self) -> io::Result<u32> {
+        self.file.flush()?;
+        Ok(std::mem::take(&mut self.crc).finalize())
     }
 }
 
@@ -172,9 +203,5 @@ impl Lane for Writer {
 
     fn num_left(&self) -> u64 {
         self.num_left
-    }
-
-    fn checksum(&self) -> u32 {
-        self.crc.clone().finalize()
     }
 }

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::header::{read_number, write_number, Header};
-use super::lane::{Lane, Reader, Writer};
+use super::lane::{Lane, Meter, Reader, Writer};
 use super::{Coder, CompressError, Report, Watch};
 use crate::sampler::Sampler;
 use crate::state::StateRows;
@@ -224,6 +224,21 @@ impl<'a> Rounds<'a> {
         Ok(())
     }
 
+    /// Bits of information in the file.
+    pub(super) fn measure(&mut self, input: &Path, watch: Watch<'_>) -> Result<f64, CompressError> {
+        let mut groups = groups(self.coder, self.header, |part| Meter::open(input, part))?;
+        let mut bits = 0.0;
+        while is_active(&groups) {
+            run(&mut groups, &self.progress, watch)?;
+            bits += in_order(&mut groups)
+                .into_iter()
+                .map(|placed| std::mem::take(&mut placed.lane.bits))
+                .sum::<f64>();
+            groups.iter_mut().for_each(|group| group.done.clear());
+        }
+        Ok(bits)
+    }
+
     pub(super) fn decompress(
         &mut self,
         input: &mut dyn Read,
@@ -241,8 +256,7 @@ impl<'a> Rounds<'a> {
             run(&mut groups, &self.progress, watch)?;
             let mut crc = crc32fast::Hasher::new();
             for placed in in_order(&mut groups) {
-                crc.update(&placed.lane.checksum().to_le_bytes());
-                placed.lane.flush().map_err(file_error)?;
+                crc.update(&placed.lane.finish().map_err(file_error)?.to_le_bytes());
             }
             groups.iter_mut().for_each(|group| group.done.clear());
             let mut expected = [0; 4];

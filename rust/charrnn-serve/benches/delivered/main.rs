@@ -64,9 +64,10 @@ fn run(options: &Options) -> Result<()> {
 fn with_server<T>(options: &Options, work: impl FnOnce(SocketAddr) -> Result<T>) -> Result<T> {
     let serve_options = options.serve_options();
     let (stop, stopped) = oneshot::channel();
+    let (_abort, aborted) = oneshot::channel();
     let (ready, is_ready) = mpsc::channel();
     let on_ready = move |address| ready.send(address).expect("this thread waits for it");
-    let server = thread::spawn(move || run_server(&serve_options, on_ready, stopped));
+    let server = thread::spawn(move || run_server(&serve_options, on_ready, stopped, aborted));
     let result = is_ready.recv().map(work);
     drop(stop);
     server.join().map_err(|_| "the server panicked")??;

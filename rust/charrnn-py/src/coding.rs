@@ -1,0 +1,196 @@
+//! The arithmetic coder over rows of logits, and files through it.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use charrnn_core::coding::{Decoder, Encoder};
+use charrnn_core::compress as files;
+use charrnn_core::compress::{Coder, CompressError, Report};
+use charrnn_core::sampler::Sampler;
+use charrnn_serve::load_coder;
+use numpy::PyReadonlyArray1;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::engine::num_workers;
+use crate::error::{raise, OrRaise};
+
+/// Turns tokens into bytes, each at the cost of what a row of logits says of it.
+#[pyclass(frozen, module = "charrnn._native")]
+pub(crate) struct ArithmeticEncoder(Mutex<(Sampler, Encoder)>);
+
+#[pymethods]
+impl ArithmeticEncoder {
+    #[new]
+    fn new(vocab_size: usize) -> PyResult<Self> {
+        Ok(ArithmeticEncoder(Mutex::new((sampler(vocab_size)?, Encoder::default()))))
+    }
+
+    /// Append `token` under `logits`, `(V,)` float32. A token whose weight is 0 is refused.
+    fn encode(&self, logits: PyReadonlyArray1<'_, f32>, token: u32) -> PyResult<()> {
+        let (sampler, encoder) = &mut *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let logits = row(sampler, &logits)?;
+        if token as usize >= logits.len() {
+            return Err(refuse(format!("token is {token}; it must be below {}", logits.len())));
+        }
+        let share = sampler.distribution(logits).ok_or_else(no_distribution)?.share(token);
+        let share =
+            share.ok_or_else(|| refuse(format!("token {token} is too unlikely to code: its weight is 0")))?;
+        encoder.encode(share);
+        Ok(())
+    }
+
+    /// The bytes of all tokens; the encoder starts anew.
+    fn finish<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let (_, encoder) = &mut *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        PyBytes::new(py, &encoder.finish())
+    }
+}
+
+/// Turns bytes back into tokens, handed the same rows of logits.
+#[pyclass(frozen, module = "charrnn._native")]
+pub(crate) struct ArithmeticDecoder(Mutex<(Sampler, Decoder)>);
+
+#[pymethods]
+impl ArithmeticDecoder {
+    #[new]
+    fn new(vocab_size: usize, data: Vec<u8>) -> PyResult<Self> {
+        Ok(ArithmeticDecoder(Mutex::new((sampler(vocab_size)?, Decoder::new(data)))))
+    }
+
+    /// The next token under `logits`, `(V,)` float32. Past the end tokens are arbitrary: the caller knows how many there are.
+    fn decode(&self, logits: PyReadonlyArray1<'_, f32>) -> PyResult<u32> {
+        let (sampler, decoder) = &mut *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let logits = row(sampler, &logits)?;
+        let distribution = sampler.distribution(logits).ok_or_else(no_distribution)?;
+        let token = distribution.symbol_at(decoder.target(distribution.total()));
+        distribution.share(token).into_iter().for_each(|share| decoder.consume(share));
+        Ok(token)
+    }
+}
+
+fn sampler(vocab_size: usize) -> PyResult<Sampler> {
+    match vocab_size {
+        1..=crate::sampler::MAX_VOCAB => Ok(Sampler::new(vocab_size)),
+        _ => {
+            Err(refuse(format!("vocab_size is {vocab_size}; it must be 1 to {}", crate::sampler::MAX_VOCAB)))
+        }
+    }
+}
+
+fn row<'a>(sampler: &Sampler, logits: &'a PyReadonlyArray1<'_, f32>) -> PyResult<&'a [f32]> {
+    let logits = logits.as_slice()?;
+    match logits.len() == sampler.vocab_size() {
+        true => Ok(logits),
+        false => {
+            Err(refuse(format!("logits have length {}; expected {}", logits.len(), sampler.vocab_size())))
+        }
+    }
+}
+
+fn refuse(message: String) -> PyErr {
+    raise("RequestError", message)
+}
+
+fn no_distribution() -> PyErr {
+    refuse("logits hold NaN or exclude every token".to_owned())
+}
+
+/// Bytes, symbols, escaped symbols, bytes compressed, bytes of them that code symbols.
+type Counts = (u64, u64, u64, u64, u64);
+
+fn counts(report: &Report) -> Counts {
+    (report.num_bytes, report.num_symbols, report.num_escaped, report.num_compressed, report.num_coded)
+}
+
+fn load(
+    py: Python<'_>,
+    bundle: &PathBuf,
+    onnxruntime: &PathBuf,
+    precision: Option<&str>,
+    workers: Option<usize>,
+) -> PyResult<Coder> {
+    let workers = num_workers(workers)?;
+    py.detach(|| load_coder(bundle, onnxruntime, precision, workers)).or_raise()
+}
+
+/// Runs `work` without the GIL; its watch tells `on_progress` of the bytes done, and stops at what that or a signal raises.
+fn watched<T: Send>(
+    py: Python<'_>,
+    on_progress: &Py<PyAny>,
+    work: impl FnOnce(&mut dyn FnMut(u64) -> bool) -> Result<T, CompressError> + Send,
+) -> PyResult<T> {
+    let mut raised = None;
+    let mut watch = |num_bytes: u64| {
+        let told = Python::attach(|py| {
+            py.check_signals().and_then(|()| on_progress.call1(py, (num_bytes,)).map(drop))
+        });
+        raised = told.err();
+        raised.is_none()
+    };
+    let result = py.detach(|| work(&mut watch));
+    match raised {
+        Some(error) => Err(error),
+        None => result.or_raise(),
+    }
+}
+
+/// Compresses `source` into `target`, which is replaced.
+#[pyfunction]
+#[pyo3(signature = (*, source, target, bundle, onnxruntime, precision, workers, on_progress))]
+#[allow(clippy::too_many_arguments, reason = "keyword-only in Python")]
+pub(crate) fn compress(
+    py: Python<'_>,
+    source: PathBuf,
+    target: PathBuf,
+    bundle: PathBuf,
+    onnxruntime: PathBuf,
+    precision: Option<String>,
+    workers: Option<usize>,
+    on_progress: Py<PyAny>,
+) -> PyResult<Counts> {
+    let mut coder = load(py, &bundle, &onnxruntime, precision.as_deref(), workers)?;
+    watched(py, &on_progress, move |watch| {
+        let writing = |source| CompressError::Io { path: target.clone(), verb: "written", source };
+        let mut file = BufWriter::new(File::create(&target).map_err(writing)?);
+        files::compress(&mut coder, &source, &mut file, watch)
+    })
+    .map(|report| counts(&report))
+}
+
+/// Restores into `target`, which is replaced, what `compress` made; the precision is the file's.
+#[pyfunction]
+#[pyo3(signature = (*, source, target, bundle, onnxruntime, workers, on_progress))]
+pub(crate) fn decompress(
+    py: Python<'_>,
+    source: PathBuf,
+    target: PathBuf,
+    bundle: PathBuf,
+    onnxruntime: PathBuf,
+    workers: Option<usize>,
+    on_progress: Py<PyAny>,
+) -> PyResult<Counts> {
+    let precision = files::precision_of(&source).or_raise()?;
+    let mut coder = load(py, &bundle, &onnxruntime, Some(&precision), workers)?;
+    watched(py, &on_progress, move |watch| files::decompress(&mut coder, &source, &target, watch))
+        .map(|report| counts(&report))
+}
+
+/// Bits of information in `source` under the model, and the counts of `compress`.
+#[pyfunction]
+#[pyo3(signature = (*, source, bundle, onnxruntime, precision, workers, on_progress))]
+pub(crate) fn measure(
+    py: Python<'_>,
+    source: PathBuf,
+    bundle: PathBuf,
+    onnxruntime: PathBuf,
+    precision: Option<String>,
+    workers: Option<usize>,
+    on_progress: Py<PyAny>,
+) -> PyResult<(f64, Counts)> {
+    let mut coder = load(py, &bundle, &onnxruntime, precision.as_deref(), workers)?;
+    watched(py, &on_progress, move |watch| files::measure(&mut coder, &source, watch))
+        .map(|(bits, report)| (bits, counts(&report)))
+}
