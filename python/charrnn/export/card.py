@@ -57,6 +57,8 @@ def _summary(source: TrainedModel) -> str:
 
 
 def _data(training: Mapping[str, Any], corpus_license: str | None) -> Iterator[str]:
+    for text in training.get("earlier_corpora", []):
+        yield f"Text up to step {text['until_step']:,}: {_inline(text['name'])}, sha256 `{text['sha256']}`"
     corpus = training.get("corpus", {})
     if name := corpus.get("name"):
         yield f"Text: {_inline(name)}"

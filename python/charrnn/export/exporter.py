@@ -9,12 +9,12 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from charrnn.errors import ConfigError
+from charrnn.errors import BundleError, ConfigError
 from charrnn.export.arithmetic import PRECISIONS
 from charrnn.export.card import model_card
 from charrnn.export.folder import write_folder
@@ -52,7 +52,7 @@ def export(
         CheckpointError: the run is missing or damaged, or a weight is not finite.
         ParityError: a graph does not compute what the model computes, or int8 loses too much.
         ConfigError: ``out`` is taken, or a name or precision is none.
-        OSError: the folder could not be written.
+        BundleError: the folder could not be written.
     """
     options = options or ExportOptions()
     check_target(Path(out), force=options.force)  # before time is spent on reading a large run
@@ -76,10 +76,21 @@ def export_model(
     reports = tuple(judge.judge(precision, graph) for precision, graph in graphs.items())
     report = ExportReport(str(target), name, "", judge.torch_bpc, judge.num_tokens, reports)
     files = {FILE_NAMES[precision]: graph for precision, graph in graphs.items()}
-    files["README.md"] = model_card(source, report, options.corpus_license, target.name).encode()
+    card = model_card(source, report, options.corpus_license, target.name)
+    files["README.md"] = card.encode(errors="backslashreplace")
     manifest = manifest_bytes(source, weights, report, files)
-    write_folder(target, {MANIFEST: manifest, **files}, replace=options.force)
+    _write(target, {MANIFEST: manifest, **files}, replace=options.force)
     return report.with_digest(hashlib.sha256(manifest).hexdigest())
+
+
+def _write(target: Path, files: Mapping[str, bytes], *, replace: bool) -> None:
+    try:
+        write_folder(target, files, replace=replace)
+    except OSError as error:
+        raise BundleError(
+            f"cannot write bundle {target}: {error.strerror or error}; "
+            "see that its parent folder can be written to and has room, or choose another --out"
+        ) from error
 
 
 def check_target(target: Path, *, force: bool) -> None:

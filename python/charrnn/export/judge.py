@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from charrnn.errors import ParityError
+from charrnn.errors import ConfigError, ParityError
 from charrnn.export import bpc, parity
 from charrnn.export.manifest import FILE_NAMES
 from charrnn.export.report import PrecisionReport
@@ -25,6 +26,11 @@ class Tolerances:
 
     max_logit_difference: float = 1e-4
     max_int8_bpc: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name, limit in vars(self).items():
+            if math.isnan(limit):
+                raise ConfigError(f"{name} is nan, which no difference is above: give a number")
 
 
 class Judge:

@@ -75,7 +75,8 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> str:
             state = {"format": FORMAT, "version": VERSION, **checkpoint.state, "files": files}
             write_json(aside / STATE, state | {"sha256": sha256_json(state)})
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(_cannot_save(folder / name, checkpoint, error)) from error
+        remedy = _remedy(has_earlier=bool(list_checkpoints(folder)))
+        raise CheckpointError(f"{_cannot_save(folder / name, checkpoint, error)}; {remedy}") from error
     return name
 
 
@@ -83,10 +84,13 @@ def _cannot_save(path: Path, checkpoint: Checkpoint, error: Exception) -> str:
     tensors = [*checkpoint.weights.values(), *checkpoint.tensors.values()]
     num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     reason = (isinstance(error, OSError) and error.strerror) or error
-    return (
-        f"cannot save checkpoint {path} of {num_bytes} bytes: {reason}; "
-        "earlier checkpoints are intact: make room and continue with --resume"
-    )
+    return f"cannot save checkpoint {path} of {num_bytes} bytes: {reason}"
+
+
+def _remedy(*, has_earlier: bool) -> str:
+    if has_earlier:
+        return "earlier checkpoints are untouched: make room and continue with --resume"
+    return "there is no earlier checkpoint: make room and begin anew with --resume"
 
 
 def load_checkpoint(path: Path, *, weights_only: bool = False) -> Checkpoint:

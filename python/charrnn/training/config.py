@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
@@ -24,7 +25,7 @@ DEFAULT_EPOCHS = 20
 RESUMABLE = frozenset({"threads", "device", "checkpoint_every"})
 
 # field: (least, most)
-_RANGES: dict[str, tuple[float, float]] = {
+RANGES: dict[str, tuple[float, float]] = {
     "num_layers": (1, 16),
     "hidden_size": (1, 16384),
     "embedding_dim": (0, 16384),
@@ -103,7 +104,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check_type(field.name, getattr(self, field.name))
-        for name, (least, most) in _RANGES.items():
+        for name, (least, most) in RANGES.items():
             _check_range(name, getattr(self, name), least, most)
         if self.max_steps is not None and self.max_epochs is not None:
             raise ConfigError(
@@ -173,8 +174,13 @@ def _check_type(name: str, value: object) -> None:
 
 def _check_range(name: str, value: float | None, least: float, most: float) -> None:
     if value is not None and not (math.isfinite(value) and least <= value <= most):
-        raise ConfigError(f"{name} is {value!r}: give a value from {least:g} to {most:g}")
+        raise ConfigError(f"{name} is {value!r}: give a value from {_exact(least)} to {_exact(most)}")
+
+
+def _exact(limit: float) -> str:
+    """Whole numbers with all their digits."""
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"
 
 
 def _is_device(name: str) -> bool:
-    return name in ("auto", "cpu", "cuda") or (name.startswith("cuda:") and name[5:].isdecimal())
+    return name in ("auto", "cpu", "cuda") or re.fullmatch(r"cuda:[0-9]{1,4}", name) is not None

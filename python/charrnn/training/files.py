@@ -80,7 +80,8 @@ def remove_leftovers(folder: Path) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write readable JSON in one piece."""
     with replacing(path) as file:
-        file.write(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
+        # A path that is not UTF-8 has lone surrogates; so written they are the escapes of JSON.
+        file.write(json.dumps(value, indent=1, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
 
 
 def sha256_file(path: Path) -> str:

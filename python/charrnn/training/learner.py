@@ -44,11 +44,11 @@ def choose_device(name: str) -> torch.device:
     has_gpu = torch.cuda.is_available()
     if name == "auto":
         return torch.device("cuda" if has_gpu else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= (torch.cuda.device_count() if has_gpu else 0):
-        count = torch.cuda.device_count() if has_gpu else 0
+    kind, _, index = name.partition(":")
+    count = torch.cuda.device_count() if has_gpu else 0
+    if kind == "cuda" and int(index or 0) >= count:
         raise ConfigError(f"device is {name!r} and torch sees {count} GPUs: give --device cpu")
-    return device
+    return torch.device(name)
 
 
 class Learner:

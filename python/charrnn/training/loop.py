@@ -103,14 +103,19 @@ class TrainingLoop:
             self._metrics.close()
 
     def sample(self) -> str:
-        """Draw a sample from the model as it is, and keep it in the run folder."""
+        """Draw a sample from the model as it is, and keep it in the run folder.
+
+        Where nothing was trained the sample that is there already stays as it is.
+        """
         config = self.config
         text = sample_text(
             self.learner.model, self.material.vocab, num_tokens=config.sample_chars, seed=config.seed
         )
-        self.folder.samples.mkdir(exist_ok=True)
-        with replacing(self.folder.samples / f"{folder_name(self.progress.step)}.txt") as file:
-            file.write(text.encode())
+        path = self.folder.samples / f"{folder_name(self.progress.step)}.txt"
+        if self._steps_here or not path.exists():
+            self.folder.samples.mkdir(exist_ok=True)
+            with replacing(path) as file:
+                file.write(text.encode())
         return text
 
     def _save_once(self) -> None:
@@ -159,13 +164,8 @@ class TrainingLoop:
         return self._clock() - self._began
 
     def _is_over(self) -> bool:
-        total, minutes = self.progress.total_steps, self.config.max_minutes
-        if total is not None and self.progress.step >= total:
-            return True
-        if minutes is None or self.progress.step == 0:
-            return False
         # The evaluation that ends a run has its place within the limit.
-        return self._elapsed() + self._eval_s >= minutes * 60
+        return self.progress.is_over(self.config.max_minutes, self._elapsed() + self._eval_s)
 
     def _step(self) -> Learnt:
         progress = self.progress

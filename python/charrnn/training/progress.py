@@ -36,6 +36,16 @@ class Progress:
         if self.window >= windows_per_epoch:
             self.epoch, self.window = self.epoch + 1, 0
 
+    def is_over(self, max_minutes: float | None, elapsed_s: float) -> bool:
+        """Whether all planned steps are made, or at least one and the time is over."""
+        if self.total_steps is not None and self.step >= self.total_steps:
+            return True
+        return max_minutes is not None and self.step > 0 and elapsed_s >= max_minutes * 60
+
+    def begin_text(self) -> None:
+        """Another text takes the place of the one before; losses of the two cannot be compared."""
+        self.window, self.best_nats, self.best_step = 0, None, None
+
     def take_mean_nats(self) -> float | None:
         """The mean training loss since the last call, None without steps; it becomes the last of its part."""
         if not self.nats_count:

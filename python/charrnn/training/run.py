@@ -41,10 +41,19 @@ class Run:
     info: Mapping[str, Any]
 
     def summary(self) -> dict[str, Any]:
-        """How the model was made, for a manifest or a model card."""
-        corpus = self.info["corpus"]
+        """How the model was made, for a manifest or a model card.
+
+        ``corpus`` is the text that this checkpoint was trained on last; ``earlier_corpora``, if the text was
+        changed on the way to it, are those before, oldest first.
+        """
+        *earlier, corpus = (
+            {key: text[key] for key in ("name", "sha256", "until_step") if key in text}
+            for text in setup.corpora_at(self.info, self.step)
+        )
+        corpus.pop("until_step", None)  # says when the run went on to another text: not of this checkpoint
         return {
-            "corpus": {"name": corpus["name"], "sha256": corpus["sha256"]},
+            **({"earlier_corpora": earlier} if earlier else {}),
+            "corpus": corpus,
             "split": {"name": self.split.name, "sizes": self.split.sizes},
             "step": self.step,
             "losses": dict(self.losses),

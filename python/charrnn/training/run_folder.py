@@ -68,6 +68,13 @@ class RunFolder:
             (self.path / _LOCK).unlink(missing_ok=True)
             self.path.rmdir()
 
+    def discard_begun(self) -> None:
+        """Take back a run that was being begun, and the folder if nothing else is in it."""
+        remove_leftovers(self.path)
+        for path in (self.info, self.config, self.vocab, self.tokens):
+            path.unlink(missing_ok=True)
+        self.discard_if_empty()
+
     def remove_leftovers(self) -> None:
         """Delete what a crash left half written. Only for the holder of the lock."""
         for folder in (self.path, self.checkpoints, self.samples):

@@ -5,7 +5,7 @@ Knows nothing of models or steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,28 +53,54 @@ class Material:
         return self.split.cut(self.tokens)
 
 
-def begin(folder: RunFolder, config: TrainConfig, source: Source) -> Material:
-    """Read a text and write everything that stays the same through the run. run.json comes last.
+@dataclass(frozen=True)
+class Text:
+    """A text that has been read once and can be trained on. Nothing is written yet."""
+
+    source: Source
+    seen: Scan
+    vocab: Vocab
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a run to be reopened stands: at a checkpoint, or before the first one.
+
+    ``corpus_sha256`` is of the text that the checkpoint was trained on last; a run that ``is_over`` trains no
+    more.
+    """
+
+    step: int = 0
+    corpus_sha256: str | None = None
+    is_over: bool = False
+
+
+def look_at(source: Source, config: TrainConfig, vocab: Vocab | None = None) -> Text:
+    """Read a text and see that it can be trained on, with its own vocabulary or a given one.
 
     Raises:
-        DataError: the text cannot be read or is too small; then nothing has been written.
+        DataError: the text cannot be read or is too small.
     """
     seen = scan(source, config.unit)
     check_size(seen.num_symbols, config, source.name)
-    vocab = make_vocab(source, seen, config.unit)
+    return Text(source, seen, make_vocab(source, seen, config.unit) if vocab is None else vocab)
+
+
+def begin(folder: RunFolder, config: TrainConfig, text: Text) -> Material:
+    """Write everything that stays the same through the run. run.json comes first with the text, and last."""
     write_json(folder.config, config.to_json())
-    folder.write_info({"corpus": _identity(source)})
-    write_json(folder.vocab, vocab.to_json())
-    return _encode(folder, config, source, vocab, seen)
+    folder.write_info({"corpus": _identity(text.source)})
+    write_json(folder.vocab, text.vocab.to_json())
+    return _encode(folder, config, text, [])
 
 
-def reopen(folder: RunFolder, source: Source | None, expected: str | None, *, may_change: bool) -> Material:
-    """Find the text of a run again.
+def reopen(folder: RunFolder, source: Source | None, standing: Standing, *, may_change: bool) -> Material:
+    """Find the text of a run again. Nothing is written for a run that is over, but to repair its text.
 
     Args:
         folder: a run that was begun.
         source: where the text is now; None looks where it was, and does without it if it has gone.
-        expected: the hash of the text that the checkpoint was trained on, None before the first.
+        standing: the checkpoint from which the run goes on.
         may_change: whether another text may take its place.
 
     Raises:
@@ -84,44 +110,83 @@ def reopen(folder: RunFolder, source: Source | None, expected: str | None, *, ma
     config, info = folder.read_config(), folder.read_info()
     known = _where_it_was(info) if source is None else source
     if "tokens" not in info:  # killed before the text was encoded
-        return begin(folder, config, _required(known, info))
-    expected = expected or str(info["corpus"]["sha256"])
-    found = expected if known is None else sha256_of(known)
+        if known is None:
+            raise CheckpointError(_lost(folder, info))
+        return begin(folder, config, look_at(known, config))
+    stored = str(info["corpus"]["sha256"])
+    expected = standing.corpus_sha256 or stored
+    found = stored if known is None else sha256_of(known)
     if found != expected and not may_change:
-        raise ConfigError(
-            f"the corpus has changed since the run was saved: sha256 was {expected}, "
-            f"{_required(known, info).name} has {found}; restore it, or go on with the new text by "
-            "--allow-data-change"
-        )
-    if found == info["corpus"]["sha256"] and _is_intact(folder, info):
+        raise ConfigError(_changed(folder.tokens.name if known is None else known.name, expected, found))
+    if _is_intact(folder, info) and (found == stored or standing.is_over):
+        info = info if standing.is_over else _dated(folder, info, standing.step)
         return _open(folder, folder.read_vocab(), info)
-    source = _required(known, info)
-    seen = scan(source, config.unit)
-    check_size(seen.num_symbols, config, source.name)
-    return _encode(folder, config, source, folder.read_vocab(), seen)
+    if known is None or (standing.is_over and found != stored):
+        raise CheckpointError(_lost(folder, info))
+    text = look_at(known, config, folder.read_vocab())
+    return _encode(folder, config, text, _earlier(info, standing.step, found))
 
 
 def read(folder: RunFolder) -> Material:
-    """The text of a run as it is stored there."""
+    """The text of a run as it is stored there, compared with its hash.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
     info = folder.read_info()
     if "tokens" not in info or not folder.tokens.is_file():
         raise CheckpointError(f"{folder.path} holds no encoded text: its training was not begun")
+    expected, found = info["tokens"]["sha256"], sha256_file(folder.tokens)
+    if found != expected:
+        raise CheckpointError(
+            f"{folder.tokens} is damaged: expected sha256 {expected}, found {found}; "
+            "charrnn train --resume with the corpus repairs it"
+        )
     return _open(folder, folder.read_vocab(), info)
 
 
-def _encode(folder: RunFolder, config: TrainConfig, source: Source, vocab: Vocab, seen: Scan) -> Material:
+def corpora_at(info: Mapping[str, Any], step: int) -> list[dict[str, Any]]:
+    """The texts that the weights of a step were trained on, oldest first, by what run.json says."""
+    texts: list[dict[str, Any]] = []
+    for text in [*info.get("earlier_corpora", ()), info["corpus"]]:
+        if texts and texts[-1]["until_step"] >= step:
+            break
+        texts.append(dict(text))
+    return texts
+
+
+def _earlier(info: Mapping[str, Any], step: int, sha256: str) -> list[dict[str, Any]]:
+    """The texts before one that is trained on from ``step`` on, each with the step at which it ended."""
+    texts = corpora_at(info, step) if step else []
+    if texts and texts[-1]["sha256"] == sha256:
+        return texts[:-1]
+    return [*texts[:-1], *(text | {"until_step": step} for text in texts[-1:])]
+
+
+def _dated(folder: RunFolder, info: dict[str, Any], step: int) -> dict[str, Any]:
+    """``info`` with the steps of earlier texts as they are when the run goes on from ``step``."""
+    earlier = _earlier(info, step, info["corpus"]["sha256"])
+    if earlier != info.get("earlier_corpora", []):
+        folder.write_info(_info(info.get("checkpoints", {}), earlier, info))
+    return folder.read_info()
+
+
+def _info(checkpoints: Any, earlier: list[dict[str, Any]], text: Mapping[str, Any]) -> dict[str, Any]:
+    named = {"earlier_corpora": earlier} if earlier else {}
+    return {"checkpoints": checkpoints, **named, **{key: text[key] for key in ("corpus", "tokens", "split")}}
+
+
+def _encode(folder: RunFolder, config: TrainConfig, text: Text, earlier: list[dict[str, Any]]) -> Material:
+    source, seen, vocab = text.source, text.seen, text.vocab
     num_tokens, digest = write_tokens(source, vocab, folder.tokens)
     if num_tokens != seen.num_symbols:
         raise DataError(f"corpus {source.name} changed while it was read: start when nobody writes to it")
-    split = Split.of(config.split, num_tokens)
-    info = {
+    told = {
         "corpus": _identity(source) | {"sha256": seen.sha256, "num_bytes": seen.num_bytes},
         "tokens": {"dtype": token_dtype(vocab).name, "num_tokens": num_tokens, "sha256": digest},
-        "split": split.to_json(),
+        "split": Split.of(config.split, num_tokens).to_json(),
     }
-    if folder.info.exists():
-        info = {"checkpoints": folder.read_info().get("checkpoints", {}), **info}
-    folder.write_info(info)
+    folder.write_info(_info(folder.read_info().get("checkpoints", {}), earlier, told))
     return _open(folder, vocab, folder.read_info())
 
 
@@ -141,7 +206,7 @@ def _is_intact(folder: RunFolder, info: dict[str, Any]) -> bool:
 
 def _identity(source: Source) -> dict[str, Any]:
     path = None if source.path is None else str(source.path.resolve())
-    return {"name": source.name, "path": path}
+    return {"name": source.name.encode(errors="backslashreplace").decode(), "path": path}
 
 
 def _where_it_was(info: dict[str, Any]) -> Source | None:
@@ -151,9 +216,18 @@ def _where_it_was(info: dict[str, Any]) -> Source | None:
     return Source(Path(path)) if Path(path).is_file() else None
 
 
-def _required(source: Source | None, info: dict[str, Any]) -> Source:
-    if source is None:
-        raise CheckpointError(
-            f"the run's encoded text is damaged and {info['corpus']['path']} has gone: give the corpus again"
-        )
-    return source
+def _changed(name: str, expected: str, found: str) -> str:
+    return (
+        f"the corpus has changed since the run was saved: sha256 was {expected}, {name} has {found}; "
+        "restore it, or go on with the new text by --allow-data-change"
+    )
+
+
+def _lost(folder: RunFolder, info: dict[str, Any]) -> str:
+    corpus = info["corpus"]
+    state = "damaged" if folder.tokens.exists() else "missing"
+    which = f"with sha256 {corpus['sha256']}" if "sha256" in corpus else "of this run"
+    return (
+        f"the run's encoded text {folder.tokens} is {state} and {corpus['path'] or corpus['name']} has gone "
+        f"or changed: give the corpus {which} again"
+    )

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from charrnn.errors import CharrnnError, CheckpointError, ConfigError
+from charrnn.errors import CheckpointError, ConfigError
 from charrnn.training import setup
 from charrnn.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
 from charrnn.training.config import TrainConfig
 from charrnn.training.corpus import Source
 from charrnn.training.files import sha256_json, write_json
-from charrnn.training.learner import Learner
+from charrnn.training.learner import Learner, choose_device
 from charrnn.training.loop import Parts, TrainingLoop
 from charrnn.training.progress import Progress
 from charrnn.training.reporter import Reporter
 from charrnn.training.run_folder import RunFolder
-from charrnn.training.setup import Material
+from charrnn.training.setup import Material, Standing
 from charrnn.training.signals import StopSignal
+from charrnn.vocab import Vocab
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Trainer:
         reporter: Reporter | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if not isinstance(config, TrainConfig | None):
+            raise TypeError(f"config is of type {type(config).__name__}: give a TrainConfig, or None")
         self.config = config or TrainConfig()
         self._reporter = reporter or Reporter()
         self._clock = clock
@@ -88,9 +93,10 @@ class Trainer:
             DivergedError: losses or gradients were not finite several times in a row.
         """
         started_at = self._clock()
+        choose_device(self.config.device)  # before anything is written
         folder = RunFolder(out)
         source = None if corpus is None else Source(Path(corpus))
-        with folder.locked(), StopSignal() as stop:
+        with _naming(folder), folder.locked(), StopSignal() as stop:
             folder.remove_leftovers()
             loop = self._open(folder, source, started_at, resume=resume, may_change=allow_data_change)
             stopped_by = loop.run(stop)
@@ -125,11 +131,17 @@ class Trainer:
                 raise ConfigError(f"{folder.path} holds no run to resume: give the corpus to begin one")
             if not (folder.is_empty() or _is_barely_begun(folder, resume)):
                 raise ConfigError(_exists(folder))
-            material = setup.begin(folder, self.config, source or Source(None))
-        except CharrnnError:
+        except ConfigError:
             folder.discard_if_empty()
             raise
-        return self._loop(folder, material, Learner(self.config, len(material.vocab)), Progress(), started_at)
+        try:
+            text = setup.look_at(source or Source(None), self.config)
+            learner = Learner(self.config, len(text.vocab))
+            material = setup.begin(folder, self.config, text)
+        except Exception:
+            folder.discard_begun()
+            raise
+        return self._loop(folder, material, learner, Progress(), started_at)
 
     def _resume(
         self, folder: RunFolder, source: Source | None, started_at: float, *, may_change: bool
@@ -137,24 +149,42 @@ class Trainer:
         stored = folder.read_config()
         self.config.check_resumes(stored)
         name, checkpoint = self._newest_intact(folder)
-        state: Mapping[str, Any] = checkpoint.state if checkpoint else {}
-        material = setup.reopen(folder, source, state.get("corpus_sha256"), may_change=may_change)
-        if self.config != stored:
-            write_json(folder.config, self.config.to_json())
-        learner = Learner(self.config, len(material.vocab))
         if checkpoint is None:
             self._reporter.note("the run has no checkpoint yet: it begins anew")
-            return self._loop(folder, material, learner, Progress(), started_at)
-        self._check(state, material, learner)
-        learner.restore(checkpoint.weights, checkpoint.tensors)
-        progress = Progress.from_json(state["progress"])
-        if state["corpus_sha256"] != material.corpus_sha256:
-            self._reporter.note("the corpus has changed: going on at its beginning")
-            progress.window = 0
-        self._reporter.note(f"resuming at step {progress.step}")
+            standing = Standing()
+            material = setup.reopen(folder, source, standing, may_change=may_change)
+            learner, progress = Learner(self.config, len(material.vocab)), Progress()
+        else:
+            learner, progress = self._restored(folder, checkpoint)
+            standing = self._standing(checkpoint.state, progress, started_at)
+            material = setup.reopen(folder, source, standing, may_change=may_change)
+            self._go_on(standing, material, progress)
+        if self.config != stored and not standing.is_over:
+            write_json(folder.config, self.config.to_json())
         loop = self._loop(folder, material, learner, progress, started_at)
-        loop.publish(name)
+        if checkpoint is not None:
+            loop.publish(name)
         return loop
+
+    def _restored(self, folder: RunFolder, checkpoint: Checkpoint) -> tuple[Learner, Progress]:
+        vocab = folder.read_vocab()
+        learner = Learner(self.config, len(vocab))
+        self._check(checkpoint.state, vocab, learner)
+        learner.restore(checkpoint.weights, checkpoint.tensors)
+        return learner, Progress.from_json(checkpoint.state["progress"])
+
+    def _standing(self, state: Mapping[str, Any], progress: Progress, started_at: float) -> Standing:
+        elapsed_s = progress.elapsed_s + self._clock() - started_at
+        is_over = progress.is_over(self.config.max_minutes, elapsed_s)
+        return Standing(progress.step, state["corpus_sha256"], is_over)
+
+    def _go_on(self, standing: Standing, material: Material, progress: Progress) -> None:
+        self._reporter.note(f"resuming at step {progress.step}")
+        if standing.is_over:
+            self._reporter.note("the run is finished: there is nothing to train, and its text stays as it is")
+        elif standing.corpus_sha256 != material.corpus_sha256:
+            self._reporter.note("the corpus has changed: going on at its beginning")
+            progress.begin_text()
 
     def _newest_intact(self, folder: RunFolder) -> tuple[str, Checkpoint | None]:
         names = list_checkpoints(folder.checkpoints)
@@ -164,14 +194,15 @@ class Trainer:
                 return name, load_checkpoint(folder.checkpoints / name)
             except CheckpointError as error:
                 damages.append(error)
-                self._reporter.note(f"{error}; falling back to the checkpoint before it")
+                if name != names[-1]:
+                    self._reporter.note(f"{error}; falling back to the checkpoint before it")
         if damages:
-            raise damages[0]
+            raise CheckpointError(f"{damages[0]}; no checkpoint is left: start a new run with another --out")
         return "", None
 
-    def _check(self, state: Mapping[str, Any], material: Material, learner: Learner) -> None:
+    def _check(self, state: Mapping[str, Any], vocab: Vocab, learner: Learner) -> None:
         self.config.check_resumes(TrainConfig.from_json(state["config"]))
-        found = sha256_json(material.vocab.to_json())
+        found = sha256_json(vocab.to_json())
         if found != state["vocab_sha256"]:
             raise CheckpointError(
                 f"vocab.json is not the checkpoint's: expected sha256 {state['vocab_sha256']}, found {found}"
@@ -191,6 +222,20 @@ class Trainer:
         for line in _facts(parts):
             self._reporter.note(line)
         return loop
+
+
+@contextmanager
+def _naming(folder: RunFolder) -> Iterator[None]:
+    """Say of an error of the disk which run it met, and what may help."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # of a reader, not of the disk
+            raise
+        raise CheckpointError(
+            f"cannot use run folder {folder.path}: {error.strerror or error}; "
+            "see that it can be read and written and that its disk has room"
+        ) from error
 
 
 def _exists(folder: RunFolder) -> str:

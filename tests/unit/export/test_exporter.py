@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from charrnn.errors import CheckpointError, ConfigError, ParityError
-from charrnn.export import ExportOptions, Tolerances, TrainedModel, exporter
+from charrnn.errors import BundleError, CheckpointError, ConfigError, ParityError
+from charrnn.export import ExportOptions, Tolerances, TrainedModel, exporter, folder
 from charrnn.export.exporter import export_model
 from charrnn.export.stepping import graph_step
 from tests.unit.export.small_models import make_model, make_source
@@ -158,6 +159,26 @@ def test_int8_that_loses_too_much_is_refused(source: TrainedModel, tmp_path: Pat
     export_model(source, tmp_path / "b", ["fp32"], strict)
 
 
+@pytest.mark.parametrize("limit", ["max_logit_difference", "max_int8_bpc"])
+def test_a_limit_that_is_no_number_is_refused(limit: str) -> None:
+    with pytest.raises(ConfigError, match=f"{limit} is nan, which no difference is above: give a number"):
+        Tolerances(**{limit: float("nan")})
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), FileExistsError("b")])
+def test_a_folder_that_cannot_be_written_is_named_as_given(
+    source: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise error
+
+    monkeypatch.setattr(folder, "_write_synced", full)
+    expected = rf"^cannot write bundle {tmp_path}/b: {error.strerror or error}; see that its parent .* --out$"
+    with pytest.raises(BundleError, match=expected):
+        export_model(source, tmp_path / "b", ["fp32"])
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_row_that_depends_on_its_batch_is_refused(
     source: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,5 +247,10 @@ def test_the_card_tells_what_is_known(source: TrainedModel, tmp_path: Path) -> N
     assert "- Checkpoint: step 1,234\n" in body
     assert "| validation | 1.5000 | 2.1640 |" in body
     assert "charrnn serve b\n" in body
+    earlier = [{"name": "before", "sha256": "cd" * 32, "until_step": 1000}]
+    source = replace(source, training={"earlier_corpora": earlier, **TRAINING})
+    export_model(source, tmp_path / os.fsdecode(b"\xe9"), options=LOOSE)
+    card = (tmp_path / os.fsdecode(b"\xe9") / "README.md").read_text()
+    assert f"- Text up to step 1,000: `before`, sha256 `{'cd' * 32}`\n- Text: " in card
     export_model(source, tmp_path / "c", options=LOOSE)
     assert "icen" not in (tmp_path / "c" / "README.md").read_text()

@@ -106,6 +106,10 @@ def test_a_disk_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pytes
         save_checkpoint(tmp_path, 2, checkpoint())
     assert os.listdir(tmp_path) == [name]
     assert load_checkpoint(tmp_path / name).weights["b"][0] == 1.0
+    with pytest.raises(CheckpointError, match="earlier checkpoints are untouched: make room and continue"):
+        save_checkpoint(tmp_path, 2, checkpoint())
+    with pytest.raises(CheckpointError, match="there is no earlier checkpoint: make room and begin anew"):
+        save_checkpoint(tmp_path / "other", 2, checkpoint())
 
 
 def test_files_reach_the_disk_before_they_get_their_name(

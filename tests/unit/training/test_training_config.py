@@ -19,6 +19,7 @@ from charrnn.training.config import TrainConfig
         ({"hidden_size": 1.5}, "hidden_size is 1.5: give a value of type int"),
         ({"dropout": 1.0}, "dropout is 1.0: give a value from 0 to 0.95"),
         ({"batch_size": -3}, "batch_size is -3: give a value from 1 to 65536"),
+        ({"seed": -1}, "seed is -1: give a value from 0 to 9223372036854775807"),
         ({"seed": True}, "seed is True: give a value of type int"),
         ({"lr": float("nan")}, "lr is nan"),
         ({"lr": 0.0}, "lr is 0.0"),
@@ -29,6 +30,8 @@ from charrnn.training.config import TrainConfig
         ({"unit": "word"}, "unit is 'word': give one of char, byte"),
         ({"device": "tpu"}, "device is 'tpu': give auto, cpu, cuda or cuda:N"),
         ({"device": "cuda:x"}, "device is 'cuda:x'"),
+        ({"device": "cuda:٣"}, "device is 'cuda:٣'"),
+        ({"device": "cuda:99999999999999999999"}, "device is 'cuda:99999999999999999999': give auto"),
     ],
 )
 def test_an_impossible_setting_is_named(settings: dict[str, Any], message: str) -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import math
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -13,11 +16,12 @@ import pytest
 import torch
 
 from charrnn.errors import CheckpointError, ConfigError, DataError, DivergedError
-from charrnn.training import TrainConfig, Trainer, evaluate, load_run, loop
+from charrnn.training import TrainConfig, Trainer, evaluate, load_run, loop, setup
 from charrnn.training.checkpoint import MODEL, list_checkpoints
 from charrnn.training.evaluation import Loss
 from charrnn.training.learner import Learner, Learnt
 from charrnn.training.reporter import Reporter
+from charrnn.training.setup import corpora_at
 
 
 class Diary(Reporter):
@@ -232,6 +236,157 @@ def test_a_changed_text_is_refused_unless_allowed(corpus: Path, small: TrainConf
     assert run.vocab.decode(np.concatenate(list(run.tokens.values()))) == corpus.read_text()
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_keeps_the_text_it_was_trained_on(
+    corpus: Path, small: TrainConfig, tmp_path: Path
+) -> None:
+    first = Trainer(small).fit(corpus, out=tmp_path / "run")
+    before = contents(tmp_path / "run")
+    corpus.write_text(corpus.read_text() * 2)
+    diary = Diary()
+    trainer = Trainer(small.replace(threads=2), reporter=diary)
+    assert trainer.fit(out=tmp_path / "run", resume=True, allow_data_change=True).losses == first.losses
+    assert diary.steps == []
+    assert any("there is nothing to train" in note for note in diary.notes)
+    corpus.unlink()
+    Trainer(small).fit(out=tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_run_over_two_texts_tells_both(corpus: Path, small: TrainConfig, tmp_path: Path) -> None:
+    texts = [corpus.read_text(), corpus.read_text() * 2, corpus.read_text() * 3]
+    digests = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+    config = small.replace(eval_every=9)
+    Trainer(config, reporter=Diary(13)).fit(corpus, out=tmp_path / "run")
+    assert "earlier_corpora" not in load_run(tmp_path / "run", "last").summary()
+    for text, signal_at in ((texts[1], 20), (texts[2], None)):
+        corpus.write_text(text)
+        Trainer(config, reporter=Diary(signal_at)).fit(
+            out=tmp_path / "run", resume=True, allow_data_change=True
+        )
+    info = json.loads((tmp_path / "run/run.json").read_bytes())
+    told = [(text["sha256"], text.get("until_step")) for text in [*info["earlier_corpora"], info["corpus"]]]
+    assert told == [(digests[0], 13), (digests[1], 20), (digests[2], None)]
+    summary = load_run(tmp_path / "run", "last").summary()
+    assert summary["corpus"] == {"name": "corpus.txt", "sha256": digests[2]}
+    assert [text["sha256"] for text in summary["earlier_corpora"]] == digests[:2]
+
+
+def test_a_checkpoint_tells_the_texts_it_has_seen(corpus: Path, small: TrainConfig, tmp_path: Path) -> None:
+    texts = [{"sha256": "a", "until_step": 13}, {"sha256": "b", "until_step": 20}]
+    info = {"earlier_corpora": texts, "corpus": {"sha256": "c"}}
+    seen = {step: "".join(text["sha256"] for text in corpora_at(info, step)) for step in (0, 13, 14, 20, 21)}
+    assert seen == {0: "a", 13: "a", 14: "ab", 20: "ab", 21: "abc"}
+
+
+def test_losses_of_two_texts_are_not_compared(corpus: Path, small: TrainConfig, tmp_path: Path) -> None:
+    Trainer(small, reporter=Diary(13)).fit(corpus, out=tmp_path / "run")
+    corpus.write_text(corpus.read_text()[::-1])
+    again = Diary()
+    result = Trainer(small, reporter=again).fit(out=tmp_path / "run", resume=True, allow_data_change=True)
+    assert again.losses[0][3]
+    assert result.best_step is not None
+    assert result.best_step > 13
+
+
+def test_the_new_text_may_go_before_the_first_checkpoint_on_it(
+    corpus: Path, small: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Trainer(small, reporter=Diary(13)).fit(corpus, out=tmp_path / "run")
+    corpus.write_text(corpus.read_text() * 2)
+    _take_up_the_text_and_die(small, tmp_path / "run", monkeypatch)
+    corpus.unlink()
+    with pytest.raises(ConfigError, match=r"tokens.bin has \w+; restore it, or go on .* --allow-data-change"):
+        Trainer(small).fit(out=tmp_path / "run", resume=True)
+    result = Trainer(small).fit(out=tmp_path / "run", resume=True, allow_data_change=True)
+    assert result.step == 30
+    assert load_run(tmp_path / "run", "last").summary()["earlier_corpora"][0]["until_step"] == 13
+
+
+def test_falling_back_moves_the_step_of_the_change(
+    corpus: Path, small: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Trainer(small, reporter=Diary(13)).fit(corpus, out=tmp_path / "run")
+    corpus.write_text(corpus.read_text() * 2)
+    _take_up_the_text_and_die(small, tmp_path / "run", monkeypatch)
+    (tmp_path / "run/checkpoints/step-0000013" / MODEL).write_bytes(b"")
+    Trainer(small).fit(out=tmp_path / "run", resume=True, allow_data_change=True)
+    summary = load_run(tmp_path / "run", "last").summary()
+    assert [text["until_step"] for text in summary["earlier_corpora"]] == [11]
+
+
+def _take_up_the_text_and_die(config: TrainConfig, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> Learnt:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "learn", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Trainer(config).fit(out=run, resume=True, allow_data_change=True)
+
+
+def test_a_missing_encoded_text_is_called_missing(corpus: Path, small: TrainConfig, tmp_path: Path) -> None:
+    Trainer(small).fit(corpus, out=tmp_path / "run")
+    corpus.unlink()
+    (tmp_path / "run/tokens.bin").unlink()
+    with pytest.raises(CheckpointError, match=r"tokens.bin is missing and .* give the corpus with sha256"):
+        Trainer(small).fit(out=tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("failing", ["device", "model", "disk"])
+def test_what_fails_to_begin_leaves_nothing(
+    failing: str, corpus: Path, small: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(self: Learner, config: TrainConfig, vocab_size: int) -> None:
+        raise RuntimeError("not enough memory")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    expected = {
+        "device": (ConfigError, "device is 'cuda:99' and torch sees"),
+        "model": (RuntimeError, "not enough memory"),
+        "disk": (CheckpointError, "cannot use run folder .*run: No space left on device; see that"),
+    }[failing]
+    config = small.replace(device="cuda:99") if failing == "device" else small
+    with monkeypatch.context() as patch:
+        if failing == "model":
+            patch.setattr(Learner, "__init__", no_memory)
+        elif failing == "disk":
+            patch.setattr(setup, "write_tokens", full)
+        with pytest.raises(expected[0], match=expected[1]):
+            Trainer(config).fit(corpus, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert Trainer(small).fit(corpus, out=tmp_path / "run").step == 30
+
+
+def test_only_settings_are_settings() -> None:
+    with pytest.raises(TypeError, match="config is of type dict: give a TrainConfig, or None"):
+        Trainer({})  # type: ignore[arg-type]
+
+
+def test_a_single_damaged_checkpoint_has_none_before_it(
+    corpus: Path, small: TrainConfig, tmp_path: Path
+) -> None:
+    Trainer(small.replace(max_steps=5)).fit(corpus, out=tmp_path / "run")
+    (tmp_path / "run/checkpoints/step-0000005" / MODEL).write_bytes(b"")
+    diary = Diary()
+    with pytest.raises(CheckpointError, match=r"is damaged: .*; no checkpoint is left: start a new run"):
+        Trainer(small.replace(max_steps=5), reporter=diary).fit(out=tmp_path / "run", resume=True)
+    assert diary.notes == []
+
+
+def test_a_name_that_is_not_utf8_is_kept(corpus: Path, small: TrainConfig, tmp_path: Path) -> None:
+    odd = corpus.with_name(os.fsdecode(b"caf\xe9.txt"))
+    corpus.rename(odd)
+    Trainer(small, reporter=Diary(13)).fit(odd, out=tmp_path / "run")
+    assert Trainer(small).fit(out=tmp_path / "run", resume=True).step == 30
+    assert load_run(tmp_path / "run").summary()["corpus"]["name"] == r"caf\udce9.txt"
+
+
 def test_a_changed_text_may_not_bring_new_symbols(corpus: Path, small: TrainConfig, tmp_path: Path) -> None:
     Trainer(small, reporter=Diary(13)).fit(corpus, out=tmp_path / "run")
     corpus.write_text(corpus.read_text() + "€")
@@ -248,7 +403,7 @@ def test_a_text_that_has_gone_is_not_needed(corpus: Path, small: TrainConfig, tm
     assert last_weights(tmp_path / "run") == last_weights(tmp_path / "whole")
     tokens = tmp_path / "run/tokens.bin"
     tokens.write_bytes(b"\0" + tokens.read_bytes()[1:])
-    with pytest.raises(CheckpointError, match=r"encoded text is damaged and .*corpus.txt has gone"):
+    with pytest.raises(CheckpointError, match=r"tokens.bin is damaged and .*corpus.txt has gone"):
         Trainer(small).fit(out=tmp_path / "run", resume=True)
     corpus.write_text(text)
     Trainer(small).fit(out=tmp_path / "run", resume=True)
