@@ -212,6 +212,11 @@ impl ValidSampling {
         self.logprobs_mode
     }
 
+    /// The same parameters for another seed.
+    pub fn with_seed(self, seed: u64) -> Self {
+        ValidSampling { seed, ..self }
+    }
+
     /// Where the random bits of a draw come from.
     pub fn place(&self, position: u64, stream: u32) -> Place {
         Place { seed: self.seed, position, stream }

@@ -124,10 +124,12 @@ fn watched<T: Send>(
 ) -> PyResult<T> {
     let mut raised = None;
     let mut watch = |num_bytes: u64| {
-        let told = Python::attach(|py| {
-            py.check_signals().and_then(|()| on_progress.call1(py, (num_bytes,)).map(drop))
-        });
-        raised = told.err();
+        // Asked again until the workers have stopped: the first that was raised is what is told.
+        if raised.is_none() {
+            let tell =
+                |py| Python::check_signals(py).and_then(|()| on_progress.call1(py, (num_bytes,)).map(drop));
+            raised = Python::attach(tell).err();
+        }
         raised.is_none()
     };
     let result = py.detach(|| work(&mut watch));

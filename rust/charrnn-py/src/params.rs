@@ -13,12 +13,22 @@ use crate::error::{raise, OrRaise};
 
 /// How characters are drawn, what the text looks like and when it ends; checked against the limits when it is made.
 #[pyclass(frozen, eq, module = "charrnn.sampler")]
-#[derive(PartialEq)]
 pub(crate) struct SamplingParams {
     sampling: Params,
     stopping: Stopping,
     /// The same, resolved; its seed is drawn where none was given.
     valid: ValidSampling,
+}
+
+/// What is drawn is the same; a default that was given equals one that was not.
+impl PartialEq for SamplingParams {
+    fn eq(&self, other: &Self) -> bool {
+        let whole =
+            |it: &Self| (it.max_tokens(), it.min_tokens(), it.sampling.seed, it.valid.clone().with_seed(0));
+        let texts =
+            |it: &Self| (it.stopping.regex.clone(), it.utf8(), it.stopping.stop.clone(), it.include_stop());
+        whole(self) == whole(other) && texts(self) == texts(other)
+    }
 }
 
 impl SamplingParams {

@@ -1,0 +1,112 @@
+"""Files through ``charrnn compress`` and back, with a real model and its ONNX graph."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from charrnn import coding
+from charrnn.errors import DataError
+from tests.servers import run_charrnn
+
+PRECISIONS = pytest.mark.parametrize("precision", ["fp32", "int8"])
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> Path:
+    """English of the model's corpus, characters it does not know, and bytes that are no text at all."""
+    path = tmp_path / "original"
+    text = (json.__doc__ or "").encode()
+    path.write_bytes(text * 3 + "né€😀".encode() + b"\xff\x00\xfe" + os.urandom(50) + text)
+    return path
+
+
+@PRECISIONS
+def test_a_file_comes_back(tiny_bundle: Path, original: Path, tmp_path: Path, precision: str) -> None:
+    packed, restored = tmp_path / "packed", tmp_path / "restored"
+    done = run_charrnn(
+        "compress", original, "--model", tiny_bundle, "--out", packed, "--precision", precision, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["num_compressed"] == packed.stat().st_size
+    assert report["num_escaped"] >= 50
+    done = run_charrnn("decompress", packed, "--model", tiny_bundle, "--out", restored)
+    assert done.returncode == 0, done.stderr
+    assert restored.read_bytes() == original.read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["original", "packed", "restored"]
+
+
+def test_workers_do_not_show_in_the_file(tiny_bundle: Path, original: Path, tmp_path: Path) -> None:
+    data = original.read_bytes()
+    original.write_bytes(data * (2**19 // len(data) + 1))  # two lanes
+    files = [tmp_path / "1", tmp_path / "2"]
+    for workers, file in enumerate(files, 1):
+        coding.compress(original, file, tiny_bundle, workers=workers)
+    assert files[0].read_bytes() == files[1].read_bytes()
+    report = coding.decompress(files[0], tmp_path / "restored", tiny_bundle, workers=2)
+    assert (tmp_path / "restored").read_bytes() == original.read_bytes()
+    assert report.num_bytes == original.stat().st_size
+
+
+def test_coded_bits_are_the_measured_information(tiny_bundle: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text((json.__doc__ or "") * 20)
+    report = coding.compress(text, tmp_path / "packed", tiny_bundle)
+    bits, measured = coding.measure(text, tiny_bundle)
+    assert measured.num_symbols == report.num_symbols
+    assert 0 <= 8 * report.num_coded - bits < 8 * 16
+
+
+def test_what_is_damaged_or_foreign_is_told_and_nothing_is_written(
+    tiny_bundle: Path, original: Path, tmp_path: Path
+) -> None:
+    packed = tmp_path / "packed"
+    coding.compress(original, packed, tiny_bundle)
+    good = packed.read_bytes()
+    (tmp_path / "restored").write_text("kept")
+    for data, message in [
+        (good[:-40], "ends too early"),
+        (good[:-40] + bytes([good[-40] ^ 1]) + good[-39:], "damaged"),
+        (b"PK\x03\x04" + good, "does not begin like one"),
+        (b"", "ends within its header"),
+    ]:
+        packed.write_bytes(data)
+        arguments = ("decompress", packed, "--model", tiny_bundle, "--out", tmp_path / "restored", "--force")
+        done = run_charrnn(*arguments)
+        assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
+        assert message in done.stderr
+        assert (tmp_path / "restored").read_text() == "kept"
+    assert sorted(os.listdir(tmp_path)) == ["original", "packed", "restored"]
+
+
+def test_files_that_are_there_are_kept(tiny_bundle: Path, original: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="original exists; choose another name or force it"):
+        coding.compress(original, original, tiny_bundle)
+    with pytest.raises(DataError, match="missing cannot be read: No such file"):
+        coding.compress(tmp_path / "missing", tmp_path / "packed", tiny_bundle)
+    with pytest.raises(DataError, match=r"nowhere/packed cannot be written: No such file"):
+        coding.compress(original, tmp_path / "nowhere/packed", tiny_bundle)
+
+
+def test_ctrl_c_leaves_nothing_behind(tiny_bundle: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    large.write_bytes((json.__doc__ or "").encode() * 3000)
+    command = [sys.executable, "-m", "charrnn", "compress", str(large), "--model", str(tiny_bundle)]
+    process = subprocess.Popen([*command, "--out", str(tmp_path / "packed")], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not any(name.endswith(".partial") for name in os.listdir(tmp_path)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert os.listdir(tmp_path) == ["large"]
+    assert process.stderr is not None
+    process.stderr.close()
