@@ -126,9 +126,11 @@ fn watched<T: Send>(
     let mut watch = |num_bytes: u64| {
         // Asked again until the workers have stopped: the first that was raised is what is told.
         if raised.is_none() {
-            let tell =
-                |py| Python::check_signals(py).and_then(|()| on_progress.call1(py, (num_bytes,)).map(drop));
-            raised = Python::attach(tell).err();
+            let told = Python::attach(|py| {
+                py.check_signals()?;
+                on_progress.call1(py, (num_bytes,)).map(drop)
+            });
+            raised = told.err();
         }
         raised.is_none()
     };
