@@ -98,6 +98,9 @@ def test_two_exports_are_the_same_bytes(tiny_run: Path, tmp_path: Path, export: 
         (["--precision", "fp64"], 2, "'fp64' is not one of fp32, int8"),
         (["--which", "worst"], 2, "worst"),
         (["--name", "a/b"], 3, "choose another with --name"),
+        (["--max-logit-difference", "nan"], 2, "--max-logit-difference"),
+        (["--max-int8-bpc", "nan"], 2, "--max-int8-bpc"),
+        (["--max-int8-bpc", "-1"], 2, "--max-int8-bpc"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(
@@ -118,7 +121,9 @@ def test_an_existing_bundle_needs_force(tiny_run: Path, tmp_path: Path, export: 
     assert set(Bundle.open(tmp_path / "b").precisions) == {"fp32", "int8"}
 
 
-@pytest.mark.parametrize("damage", ["absent", "weights cut short", "weights flipped", "no checkpoint"])
+@pytest.mark.parametrize(
+    "damage", ["absent", "weights cut short", "weights flipped", "no checkpoint", "text"]
+)
 def test_a_run_that_cannot_be_read_writes_nothing(
     run_copy: Path, tmp_path: Path, export: Export, damage: str
 ) -> None:
@@ -131,7 +136,12 @@ def test_a_run_that_cannot_be_read_writes_nothing(
             weights.write_bytes(content)
         elif damage == "no checkpoint":
             weights.unlink()
+    if damage == "text":
+        tokens = run_copy / "tokens.bin"
+        tokens.write_bytes(b"\1" + tokens.read_bytes()[1:])
     run = tmp_path / "nowhere" if damage == "absent" else run_copy
     assert export(run, tmp_path / "out" / "b") == 3
     assert len(export.stderr.splitlines()) == 1
+    if damage == "text":
+        assert f"{run_copy}/tokens.bin is damaged: expected sha256 " in export.stderr
     assert os.listdir(tmp_path) == ["run"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,10 @@ import pytest
 import charrnn.cli
 from charrnn.cli import COMMANDS, cli, main
 from charrnn.errors import CharrnnError, DivergedError, ParityError
+from charrnn.training import TrainConfig, Trainer
+
+NOT_UTF8 = os.fsdecode(b"a\xff")
+"""As the shell hands over ``$'a\\xff'``."""
 
 
 def _command(name: str) -> click.Command:
@@ -90,6 +95,13 @@ def test_every_option_has_help_and_a_variable(name: str) -> None:
         (["generate", "--server", "127.0.0.1:1", "--temperature", "-1"], 2, "temperature"),
         (["generate", "--timeout", "0"], 2, "timeout"),
         (["generate", "--server", "127.0.0.1:1"], 69, "no server answers at 127.0.0.1:1"),
+        (["generate", "--timeout", "1e300"], 2, "1e+300 is not in the range 0<x<=31536000"),
+        (["generate", "--timeout", "nan"], 2, "nan is not in the range 0<x<=31536000"),
+        (["sample", "b", "--prompt", NOT_UTF8], 2, r"'--prompt': b'a\xff' is not UTF-8"),
+        (["sample", "b", "--stop", "a", "--stop", NOT_UTF8], 2, r"'--stop': b'a\xff' is not UTF-8"),
+        (["sample", NOT_UTF8], 3, "manifest.json"),
+        (["export", "r", "--out", "b", "--name", NOT_UTF8], 2, r"'--name': b'a\xff' is not UTF-8"),
+        (["sample", "no-such-bundle"], 3, "there is no folder no-such-bundle"),
         (["serve"], 2, "BUNDLE"),
         (["serve", "no-such-bundle", "--listen", "127.0.0.1:0"], 3, "no-such-bundle"),
         (["serve", "b", "--listen", "50051"], 2, "not host:port"),
@@ -100,8 +112,19 @@ def test_every_option_has_help_and_a_variable(name: str) -> None:
         (["serve", "b", "--workers", "0"], 2, "--workers"),
         (["serve", "b", "--max-streams", "0"], 2, "--max-streams"),
         (["serve", "b", "--drain-timeout", "-1"], 2, "--drain-timeout"),
+        (["serve", "b", "--drain-timeout", "1e300"], 2, "1e+300 is not in the range 0<=x<=31536000"),
         (["serve", "b", "--drain-timeout", "nan", "--listen", "127.0.0.1:0"], 2, "drain"),
         (["quickstart", "--minutes", "0"], 2, "--minutes"),
+        (["quickstart", "--minutes", "0.001"], 2, "0.001 is not in the range 0.01<=x<=10000000"),
+        (["quickstart", "--minutes", "nan"], 2, "--minutes"),
+        (["quickstart", "--out", os.devnull, "--force"], 3, "/dev/null is not a folder"),
+        (["quickstart", "--out", "/proc/no/such"], 3, "cannot use /proc/no/such as a folder to work in: "),
+        (["export", "r", "--out", "b", "--max-logit-difference", "nan"], 2, "--max-logit-difference"),
+        (["export", "r", "--out", "b", "--max-int8-bpc", "nan"], 2, "--max-int8-bpc"),
+        (["train", "--out", "r", "--hidden-size", "0"], 2, "hidden_size is 0: give a value from 1 to 16384"),
+        (["train", "--out", "r", "--dropout", "1.5"], 2, "dropout is 1.5: give a value from 0 to 0.95"),
+        (["train", "--out", "r", "--seed", "-1"], 2, "give a value from 0 to 9223372036854775807"),
+        (["train", "--out", "r", "--device", "cuda:99"], 3, "device is 'cuda:99' and torch sees"),
         (["quickstart", "--out", "."], 3, "--force"),
         (["export", "no-such-run", "--out", "b"], 3, "no-such-run"),
         (["train", "no-such-corpus", "--out", "no-such-run"], 3, "no-such-corpus"),
@@ -147,6 +170,58 @@ def test_exit_codes(
     monkeypatch.setattr(charrnn.cli, "_drop_stdout", lambda: None)
     assert main(["doctor"]) == code
     assert capsys.readouterr().err == line
+
+
+def test_a_closed_stdout_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        assert main(["sample", "b"]) == 2
+    assert capsys.readouterr().err == "error: stdout is closed; send it to a file, a pipe or /dev/null\n"
+
+
+def test_a_failed_quickstart_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*arguments: str) -> None:
+        raise CharrnnError("charrnn train ended with exit code 3")
+
+    monkeypatch.setattr("charrnn.cli.quickstart._run", failing)
+    assert main(["quickstart", "--out", str(tmp_path / "q")]) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_says_what_resuming_may_change_and_how_serving_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["train", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "with its own settings; only --checkpoint-every, --device, --threads may change." in told
+    main(["serve", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "the exit code is 0. A second one stops at once, with 130 for Ctrl-C and 143 for SIGTERM." in told
+
+
+def test_tables_of_no_command_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "charrnn.toml"
+    file.write_text("[train]\nseed = 1\n[smaple]\nseed = 1\n")
+    code, line = _refusal(capsys, "sample", "b", "--config", str(file))
+    assert code == 3
+    assert f"{file}: there is no command for [smaple]; commands are quickstart, train, " in line
+
+
+@pytest.mark.parametrize("value", ["'5, 10'", "[5, 10]"])
+def test_steps_in_a_file_are_a_string_or_a_list(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[TrainConfig] = []
+
+    def note(self: Trainer, config: TrainConfig, **_: object) -> None:
+        seen.append(config)
+        raise CharrnnError("enough")
+
+    monkeypatch.setattr(Trainer, "__init__", note)
+    file = tmp_path / "charrnn.toml"
+    file.write_text(f"[train]\nsample_at = {value}\n")
+    assert main(["train", "--out", str(tmp_path / "r"), "--config", str(file)]) == 1
+    assert seen[0].sample_at == (5, 10)
 
 
 def test_debug_shows_where(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
+from charrnn.cli.kinds import CommaList
 from charrnn.cli.settings import with_settings
 from charrnn.errors import ConfigError
 
@@ -22,6 +24,9 @@ def command(seen: dict[str, Any]) -> click.Command:
     @click.command("demo")
     @click.option("--max-tokens", type=int, default=1)
     @click.option("--stop", multiple=True)
+    @click.option("--rate", type=float)
+    @click.option("--steps", type=CommaList())
+    @click.option("--path", type=click.Path())
     @click.option("--json", "as_json", is_flag=True)
     def demo(**options: Any) -> None:
         seen.update(options)
@@ -55,7 +60,7 @@ def test_a_repeatable_option(
 ) -> None:
     file.write_text(f"[demo]\nmax_tokens = 5\njson = true\n{text}\n[other]\nx = 1\n")
     command.main(["--config", str(file)], standalone_mode=False)
-    assert seen == {"max_tokens": 5, "as_json": True, "stop": stop}
+    assert (seen["max_tokens"], seen["as_json"], seen["stop"]) == (5, True, stop)
 
 
 def test_the_variable_is_named_after_the_flag(
@@ -69,7 +74,7 @@ def test_the_variable_is_named_after_the_flag(
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("[demo]\nmax-token = 2", "no setting 'max-token'; it has json, max-tokens, max_tokens, stop"),
+        ("[demo]\nmax-token = 2", "no setting 'max-token'; it has json, max-tokens, max_tokens, path, "),
         ("max-tokens = 2", "'max-tokens' stands in no table"),
         ("[demo", "cannot read"),
         ("[[demo]]\nmax-tokens = 2", "stands in no table"),
@@ -82,10 +87,51 @@ def test_a_file_that_is_wrong_is_refused(command: click.Command, file: Path, tex
     assert part in str(caught.value)
 
 
-def test_a_value_of_the_wrong_kind_is_refused(command: click.Command, file: Path) -> None:
-    file.write_text("[demo]\nmax-tokens = 'many'")
-    with pytest.raises(click.BadParameter, match="many"):
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("max-tokens = 'many'", "max-tokens in [demo] is 'many'; give a whole number"),
+        ("max_tokens = [1, 2]", "max_tokens in [demo] is [1, 2]; give a whole number"),
+        ("max_tokens = 2.7", "max_tokens in [demo] is 2.7; give a whole number"),
+        ("max_tokens = true", "max_tokens in [demo] is True; give a whole number"),
+        ("rate = 'high'", "rate in [demo] is 'high'; give a number"),
+        ("json = 1", "json in [demo] is 1; give true or false"),
+        ("stop = 5", "stop in [demo] is 5; give a string"),
+        ("stop = ['a', 5]", "stop in [demo] is ['a', 5]; give a string"),
+        ("steps = 2.5", "steps in [demo] is 2.5; give a string or a list of words"),
+        ("steps = [[1]]", "steps in [demo] is [[1]]; give a string or a list of words"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused(
+    command: click.Command, file: Path, text: str, expected: str
+) -> None:
+    file.write_text(f"[demo]\n{text}")
+    with pytest.raises(click.BadParameter) as caught:
         command.main(["--config", str(file)], standalone_mode=False)
+    assert caught.value.exit_code == 2
+    assert f"{file}: {expected}" in caught.value.format_message()
+
+
+def test_a_list_is_as_good_as_commas_and_a_whole_number_as_any(
+    command: click.Command, seen: dict[str, Any], file: Path
+) -> None:
+    file.write_text("[demo]\nsteps = [1, 'b']\nrate = 2")
+    command.main(["--config", str(file)], standalone_mode=False)
+    assert (seen["steps"], seen["rate"]) == ("1,b", 2.0)
+
+
+def test_text_that_is_not_utf8_is_refused_and_a_path_is_not(
+    command: click.Command, seen: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = os.fsdecode(b"\xff")
+    for arguments in (["--steps", odd], ["--stop", "a", "--stop", odd]):
+        with pytest.raises(click.BadParameter, match=r"b'\\xff' is not UTF-8"):
+            command.main(arguments, standalone_mode=False)
+    command.main(["--path", odd, "--stop", "é"], standalone_mode=False)
+    assert (seen["path"], seen["stop"]) == (odd, ("é",))
+    monkeypatch.setenv("CHARRNN_DEMO_STEPS", odd)
+    with pytest.raises(click.BadParameter, match=r"is not UTF-8"):
+        command.main([], standalone_mode=False)
 
 
 def test_the_file_can_come_from_the_environment(

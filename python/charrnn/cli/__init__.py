@@ -37,7 +37,7 @@ COMMANDS = (
 )
 """In the order in which a newcomer meets them: a module each, with a click command of its name."""
 
-EXIT_FAILED, EXIT_CTRL_C, EXIT_BROKEN_PIPE, EXIT_SIGTERM = 1, 130, 141, 143
+EXIT_FAILED, EXIT_USAGE, EXIT_CTRL_C, EXIT_BROKEN_PIPE, EXIT_SIGTERM = 1, 2, 130, 141, 143
 
 
 class Terminated(BaseException):
@@ -80,6 +80,9 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; never raises."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if sys.stdout is None:  # what is opened next would get its number, and stray output
+        click.echo("error: stdout is closed; send it to a file, a pipe or /dev/null", err=True)
+        return EXIT_USAGE
     _listen_for_sigterm()
     debug = "--debug" in words or os.environ.get("CHARRNN_DEBUG", "0") not in ("", "0")
     try:

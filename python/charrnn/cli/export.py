@@ -7,6 +7,8 @@ from typing import Literal
 
 import click
 
+from charrnn.cli.kinds import CommaList, Number
+
 
 def _precisions(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
     from charrnn.export.arithmetic import PRECISIONS
@@ -31,6 +33,7 @@ def _precisions(context: click.Context, parameter: click.Parameter, value: str) 
 @click.option(
     "--precision",
     "precisions",
+    type=CommaList(),
     default="fp32,int8",
     callback=_precisions,
     help="Precisions, separated by commas.",
@@ -41,13 +44,11 @@ def _precisions(context: click.Context, parameter: click.Parameter, value: str) 
 @click.option("--corpus-license", metavar="TEXT", help="Licence of the training text, for the model card.")
 @click.option(
     "--max-logit-difference",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=1e-4,
     help="What an fp32 step may differ from torch's.",
 )
-@click.option(
-    "--max-int8-bpc", type=click.FloatRange(0), default=0.01, help="Bits per character int8 may add."
-)
+@click.option("--max-int8-bpc", type=Number(0), default=0.01, help="Bits per character int8 may add.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON document.")
 def export(
     run: str,

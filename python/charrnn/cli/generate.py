@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from charrnn.cli.kinds import YEAR_S, Number
 from charrnn.cli.sampling import parse_text_options, print_texts, text_options
 
 
@@ -22,7 +23,12 @@ from charrnn.cli.sampling import parse_text_options, print_texts, text_options
 @click.option("--server", default="127.0.0.1:50051", metavar="HOST:PORT", help="Where charrnn serve listens.")
 @click.option("--model", default="", help="Name of the model.", show_default="the only one")
 @text_options
-@click.option("--timeout", type=float, help="Seconds a text may take.", show_default="no limit")
+@click.option(
+    "--timeout",
+    type=Number(0, YEAR_S, min_open=True),
+    help="Seconds a text may take.",
+    show_default="no limit",
+)
 def generate(server: str, model: str, timeout: float | None, **options: Any) -> None:
     """Print text from a charrnn server as it is made."""
     text = parse_text_options(options)

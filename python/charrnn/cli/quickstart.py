@@ -9,14 +9,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 import click
 
+from charrnn.cli.kinds import Number
 from charrnn.cli.serve import READY
 from charrnn.errors import CharrnnError, ConfigError
+from charrnn.training.config import RANGES
 
 TRAIN_PACKAGES = ("torch", "onnx", "safetensors")
 STOP_TIMEOUT_S = 10.0
@@ -31,7 +33,7 @@ STOP_TIMEOUT_S = 10.0
 @click.option(
     "--out", default="charrnn-quickstart", type=click.Path(path_type=Path), help="Folder to work in."
 )
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=1.0, help="How long to train.")
+@click.option("--minutes", type=Number(*RANGES["max_minutes"]), default=1.0, help="How long to train.")
 @click.option(
     "--force", is_flag=True, help="Replace the run and the bundle of an earlier quickstart in the folder."
 )
@@ -43,7 +45,8 @@ def quickstart(out: Path, minutes: float, force: bool) -> None:
     _check_packages()
     run, bundle = out / "run", out / "bundle"
     _clear(out, (run, bundle), force)
-    _run("train", "--out", str(run), "--max-minutes", f"{minutes:g}")
+    with _taking_back(out):
+        _run("train", "--out", str(run), "--max-minutes", repr(minutes))
     _run("export", str(run), "--out", str(bundle), "--name", "quickstart")
     with _serving(bundle) as address:
         _run("generate", "--server", address, "--prompt", "The ", "--temperature", "0.8", "--seed", "1")
@@ -66,10 +69,28 @@ def _clear(out: Path, made: Sequence[Path], force: bool) -> None:
         raise ConfigError(
             f"{out} exists already: give --force to replace its run and bundle, or another --out"
         )
-    for folder in made:
-        if folder.is_dir():
-            shutil.rmtree(folder)
-    out.mkdir(parents=True, exist_ok=True)
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is not a folder, so --force does not replace it: give another --out")
+    try:
+        for folder in made:
+            if folder.is_dir():
+                shutil.rmtree(folder)
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use {out} as a folder to work in: {error.strerror or error}; "
+            "see that it can be written to, or give another --out"
+        ) from error
+
+
+@contextmanager
+def _taking_back(out: Path) -> Iterator[None]:
+    """Leave no folder behind in which nothing was made."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # not empty: something was made
+            out.rmdir()
 
 
 def _run(*arguments: str) -> None:

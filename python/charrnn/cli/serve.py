@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from charrnn.cli.kinds import YEAR_S, Number
+
 READY = "serving on "
 """Begins the line that tells the address, once requests are answered."""
 
@@ -14,7 +16,8 @@ READY = "serving on "
       charrnn serve shakespeare
       charrnn serve shakespeare linux --listen 127.0.0.1:0 --workers 2
 
-    Ctrl-C or SIGTERM lets running texts finish and refuses new ones; a second one stops at once.
+    Ctrl-C or SIGTERM lets running texts finish and refuses new ones; then the exit code is 0. A second one
+    stops at once, with 130 for Ctrl-C and 143 for SIGTERM.
     """
 )
 @click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path())
@@ -33,7 +36,7 @@ READY = "serving on "
 )
 @click.option("--precision", help="int8 or fp32.", show_default="int8 if there")
 @click.option(
-    "--drain-timeout", type=click.FloatRange(0), default=30.0, help="Seconds running texts get to finish."
+    "--drain-timeout", type=Number(0, YEAR_S), default=30.0, help="Seconds running texts get to finish."
 )
 @click.option(
     "--insecure", is_flag=True, help="Let other machines connect, without encryption or authentication."

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from charrnn.cli.kinds import misfit, spelt_in_utf8
 from charrnn.errors import ConfigError
 
 
@@ -20,6 +21,9 @@ def with_settings(command: click.Command) -> click.Command:
         command.params += [_config_option(f"CHARRNN_{command.name}_CONFIG".upper()), debug_option()]
         for name, option in _names(command).items():
             option.envvar = f"CHARRNN_{command.name}_{name}".upper().replace("-", "_")
+        for parameter in command.params:
+            if parameter.name != "config":
+                spelt_in_utf8(parameter)
     return command
 
 
@@ -50,17 +54,31 @@ def _apply(context: click.Context, option: click.Parameter, path: str | None) ->
     if path is None:
         return
     name = context.command.name or ""
-    table = _read(path).get(name, {})
-    if not isinstance(table, dict):
-        raise ConfigError(f"{path}: {name!r} must be a table: [{name}]")
-    names = _names(context.command)
+    tables, names = _read(path), _names(context.command)
+    _check_tables(path, tables, context)
     context.default_map = {}
-    for key, value in table.items():
+    for key, value in tables.get(name, {}).items():
         if key not in names:
             raise ConfigError(f"{path}: [{name}] has no setting {key!r}; it has {', '.join(sorted(names))}")
-        parameter = names[key]
-        is_single = parameter.multiple and not isinstance(value, list)
-        context.default_map[parameter.name] = [value] if is_single else value
+        if expected := misfit(names[key], value):
+            message = f"{path}: {key} in [{name}] is {value!r}; give {expected}."
+            raise click.BadParameter(message, context, names[key])
+        context.default_map[names[key].name] = _as_default(names[key], value)
+
+
+def _check_tables(path: str, tables: dict[str, Any], context: click.Context) -> None:
+    """See that each table is named after a command, where the commands are known."""
+    group = context.parent.command if context.parent else None
+    known = group.list_commands(context) if isinstance(group, click.Group) else list(tables)
+    if unknown := [name for name in tables if name not in known]:
+        raise ConfigError(f"{path}: there is no command for [{unknown[0]}]; commands are {', '.join(known)}")
+
+
+def _as_default(option: click.Option, value: Any) -> Any:
+    """The value as click takes it from the environment or the command line."""
+    if option.multiple:
+        return value if isinstance(value, list) else [value]
+    return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _names(command: click.Command) -> dict[str, click.Option]:

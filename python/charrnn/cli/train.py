@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from charrnn.cli.kinds import CommaList
 from charrnn.cli.output import escape_controls
-from charrnn.training.config import DEFAULT_EPOCHS, TrainConfig
+from charrnn.errors import ConfigError
+from charrnn.training.config import DEFAULT_EPOCHS, RESUMABLE, TrainConfig
 
 if TYPE_CHECKING:
     from charrnn.training import TrainResult
 
 DEFAULT = TrainConfig()
+RESUME_HELP = (
+    "Go on with the run in --out, with its own settings; only "
+    f"{', '.join('--' + name.replace('_', '-') for name in sorted(RESUMABLE))} may change."
+)
 
 
 def _steps(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
@@ -98,13 +105,14 @@ def _steps(context: click.Context, parameter: click.Parameter, value: str) -> tu
 )
 @click.option(
     "--sample-at",
+    type=CommaList(),
     default="",
     callback=_steps,
     metavar="N,N,...",
     help="Keep a sample in RUN/samples at these steps.",
 )
 @click.option("--sample-chars", type=int, default=DEFAULT.sample_chars, help="Length of samples.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out, with its own settings.")
+@click.option("--resume", is_flag=True, help=RESUME_HELP)
 @click.option("--allow-data-change", is_flag=True, help="Resume although the text has changed.")
 @click.pass_context
 def train(
@@ -143,13 +151,23 @@ def _config(context: click.Context, out: str, settings: dict[str, Any], *, resum
 
     folder = RunFolder(out)
     if not (resume and folder.info.exists()):
-        return TrainConfig(**settings)
+        return _checked(TrainConfig, settings, context)
     given = {
         name: value
         for name, value in settings.items()
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT
     }
-    return folder.read_config().replace(**given)
+    return _checked(folder.read_config().replace, given, context)
+
+
+def _checked(
+    make: Callable[..., TrainConfig], settings: dict[str, Any], context: click.Context
+) -> TrainConfig:
+    """The settings, or a refusal as of any other option that cannot be."""
+    try:
+        return make(**settings)
+    except ConfigError as error:
+        raise click.UsageError(str(error), context) from error
 
 
 def _best(result: TrainResult, config: TrainConfig) -> str:
