@@ -66,11 +66,18 @@ def test_a_stop_string_ends_the_text(tiny_bundle: Path) -> None:
     assert (end["reason"], end["matched_stop"]) == ("stop", stop)
 
 
-def test_several_texts_are_those_of_consecutive_seeds(tiny_bundle: Path) -> None:
-    shared = ["--max-tokens", "50", "--temperature", "0.5"]
-    several = _sample(tiny_bundle, *shared, "--seed", "8", "--n", "3")
-    singles = [_sample(tiny_bundle, *shared, "--seed", str(seed)) for seed in (8, 9, 10)]
-    assert several == "".join(text.removesuffix("\n") + "\n" for text in singles)
+def test_several_texts_of_a_seed_are_each_its_own(tiny_bundle: Path) -> None:
+    arguments = ["--max-tokens", "50", "--temperature", "0.5", "--seed", "8"]
+    events = [
+        json.loads(line) for line in _sample(tiny_bundle, *arguments, "--n", "3", "--json").splitlines()
+    ]
+    assert {event["seed"] for event in events if event["event"] == "started"} == {8}
+    chunks = [event for event in events if event["event"] == "chunk"]
+    texts = ["".join(chunk["text"] for chunk in chunks if chunk["index"] == index) for index in range(3)]
+    assert len(set(texts)) == 3
+    assert texts[0] == _sample(tiny_bundle, *arguments)
+    plain = _sample(tiny_bundle, *arguments, "--n", "3")
+    assert plain == "".join(text.removesuffix("\n") + "\n" for text in texts)
 
 
 def test_a_prompt_from_stdin(tiny_bundle: Path) -> None:

@@ -99,8 +99,15 @@ def check_target(target: Path, *, force: bool) -> None:
         return
     if not force:
         raise ConfigError(f"{target} exists already; choose another --out, or replace it with --force")
-    if not (target.is_dir() and (_is_bundle(target) or not any(target.iterdir()))):
+    if not (target.is_dir() and (_is_bundle(target) or _is_empty(target))):
         raise ConfigError(f"{target} is not a bundle, so --force does not replace it; choose another --out")
+
+
+def _is_empty(target: Path) -> bool:
+    try:
+        return not any(target.iterdir())
+    except OSError:  # nobody can tell: not to be replaced
+        return False
 
 
 def _is_bundle(target: Path) -> bool:
