@@ -146,6 +146,15 @@ fn what_is_wrong_is_said_in_one_line() {
     }
 }
 
+/// Over all of Unicode these need an automaton of megabytes.
+#[test]
+fn classes_cost_what_the_vocabulary_has_of_them() {
+    let vocab = chars("ab\u{e9}1 ");
+    for pattern in [r"\w{90}", r"(?:(?:a?|\w{2})\s?){30}", r"(?i:\pL{40}|\PL{40})"] {
+        regex(pattern, &vocab, 0, 500).expect(pattern);
+    }
+}
+
 #[test]
 fn many_early_lengths_of_many_states_are_refused() {
     let error = regex("[ab]{4000}", &chars("ab"), 1_000_000, 1_000_000).expect_err("too large");

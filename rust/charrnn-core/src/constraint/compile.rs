@@ -6,8 +6,8 @@ use regex_automata::dfa::dense::{self, DFA};
 use regex_automata::dfa::{Automaton as _, StartKind};
 use regex_automata::nfa::thompson;
 use regex_automata::util::primitives::StateID;
-use regex_automata::util::syntax;
 use regex_automata::{Anchored, Input, MatchKind};
+use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, Hir, HirKind, Repetition};
 
 use super::automaton::{words_of, Automaton, DEAD, NO_CLASS};
 use super::Pattern;
@@ -28,40 +28,71 @@ pub(super) fn compile(
     vocab: &Vocab,
     is_allowed: impl Fn(u32) -> bool,
 ) -> Result<Automaton, RequestError> {
-    let dfa = match pattern {
-        Pattern::Regex(pattern) => byte_automaton(pattern)?,
-        Pattern::Utf8 => byte_automaton(ANY_TEXT)?,
+    let pattern = match pattern {
+        Pattern::Regex(pattern) => pattern,
+        Pattern::Utf8 => ANY_TEXT,
     };
+    let parsed = regex_syntax::Parser::new().parse(pattern);
+    let parsed = parsed.map_err(|error| RequestError::Regex(one_line(&error.to_string())))?;
+    let dfa = byte_automaton(&restrict(parsed, vocab))?;
     let alphabet = Alphabet::new(vocab, is_allowed, &dfa);
     explore(&dfa, &alphabet)
 }
 
-fn byte_automaton(pattern: &str) -> Result<DFA<Vec<u32>>, RequestError> {
+/// The same expression with every class cut down to the vocabulary's characters: a Unicode class has a thousand states,
+/// of which a model's alphabet needs a handful.
+fn restrict(parsed: Hir, vocab: &Vocab) -> Hir {
+    if vocab.unit() == Unit::Byte {
+        return parsed;
+    }
+    let known = vocab.symbols().iter().filter_map(|&symbol| char::from_u32(symbol));
+    restrict_to(parsed, &ClassUnicode::new(known.map(|c| ClassUnicodeRange::new(c, c))))
+}
+
+fn restrict_to(part: Hir, known: &ClassUnicode) -> Hir {
+    let all = |parts: Vec<Hir>| parts.into_iter().map(|part| restrict_to(part, known)).collect();
+    match part.into_kind() {
+        HirKind::Empty => Hir::empty(),
+        HirKind::Literal(literal) => Hir::literal(literal.0),
+        HirKind::Look(look) => Hir::look(look),
+        HirKind::Class(Class::Unicode(mut class)) => {
+            class.intersect(known);
+            Hir::class(Class::Unicode(class))
+        }
+        HirKind::Class(class) => Hir::class(class),
+        HirKind::Repetition(repetition) => {
+            let sub = Box::new(restrict_to(*repetition.sub, known));
+            Hir::repetition(Repetition { sub, ..repetition })
+        }
+        HirKind::Capture(capture) => restrict_to(*capture.sub, known),
+        HirKind::Concat(parts) => Hir::concat(all(parts)),
+        HirKind::Alternation(parts) => Hir::alternation(all(parts)),
+    }
+}
+
+fn byte_automaton(parsed: &Hir) -> Result<DFA<Vec<u32>>, RequestError> {
+    let too_large = || RequestError::RegexTooLarge {
+        what: "a larger automaton over bytes".to_owned(),
+        limit: format!("{} MiB", MAX_BYTES >> 20),
+    };
+    let thompson = thompson::Config::new().utf8(true).nfa_size_limit(Some(MAX_BYTES));
+    let nfa = thompson::Compiler::new().configure(thompson).build_from_hir(parsed);
+    let nfa = nfa.map_err(|error| match error.size_limit() {
+        Some(_) => too_large(),
+        None => RequestError::Regex(innermost(&error)),
+    })?;
     let config = dense::Config::new()
         .accelerate(false)
         .match_kind(MatchKind::All)
         .start_kind(StartKind::Anchored)
         .dfa_size_limit(Some(MAX_BYTES))
         .determinize_size_limit(Some(MAX_BYTES));
-    let thompson = thompson::Config::new().utf8(true).nfa_size_limit(Some(MAX_BYTES));
-    let built = dense::Builder::new()
-        .configure(config)
-        .syntax(syntax::Config::new().utf8(true))
-        .thompson(thompson)
-        .build(pattern);
-    built.map_err(|error| match is_too_large(&error) {
-        true => RequestError::RegexTooLarge {
-            what: "an automaton over bytes".to_owned(),
-            limit: format!("{} MiB", MAX_BYTES >> 20),
-        },
-        false => RequestError::Regex(innermost(&error)),
+    dense::Builder::new().configure(config).build_from_nfa(&nfa).map_err(|error| {
+        match error.is_size_limit_exceeded() {
+            true => too_large(),
+            false => RequestError::Regex(innermost(&error)),
+        }
     })
-}
-
-fn is_too_large(error: &dense::BuildError) -> bool {
-    let source = std::error::Error::source(error);
-    let nfa = source.and_then(|source| source.downcast_ref::<thompson::BuildError>());
-    error.is_size_limit_exceeded() || nfa.is_some_and(|nfa| nfa.size_limit().is_some())
 }
 
 /// The last error of a chain, which says what is wrong, in one line.
