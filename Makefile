@@ -8,7 +8,7 @@ export PATH := $(HOME)/.local/bin:$(HOME)/.cargo/bin:$(PATH)
 RUN := uv run --no-sync
 BENCH_DIR := runs/bench
 
-.PHONY: help setup quickstart build test test-slow lint fmt bench proto ci clean
+.PHONY: help setup quickstart build test test-slow lint fmt bench bench-sampler proto ci clean
 
 help:  ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,7 @@ test: setup lint  ## every test, Rust and Python, after the linters and the drif
 	@$(RUN) pytest -m "not slow"
 
 test-slow: setup  ## the long tests too
+	@cargo test --locked --release --quiet -p charrnn-core --test sampler_proof -- --include-ignored
 	@$(RUN) pytest
 
 lint: setup  ## formatters in check mode, clippy, ruff, mypy
@@ -46,6 +47,9 @@ fmt: setup  ## format Rust and Python
 bench: setup $(BENCH_DIR)/2x512  ## delivered characters beside the raw step ceiling, as ratios of one run
 	@cargo bench --locked --quiet -p charrnn-serve --bench delivered -- --bundle $(CURDIR)/$(BENCH_DIR)/2x512 \
 	  --onnxruntime "$$($(RUN) python -m charrnn.engine)"
+
+bench-sampler: setup  ## the sampler beside torch and numpy, on one core, as ratios of one run
+	@taskset -c 0 $(RUN) python benches/sampler.py
 
 # Speed does not depend on what the weights say: a few steps make a model of the right shape.
 $(BENCH_DIR)/2x512:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from charrnn import Bundle, Engine, SamplingParams, Stream
-from charrnn.errors import BundleError, CharrnnError, RequestError, ServerUnavailableError
+from charrnn import Bundle, Chunk, Engine, SamplingParams, Stream
+from charrnn.errors import BundleError, CharrnnError, RequestError
 
 ENDLESS = 1_000_000
 
@@ -127,10 +130,63 @@ def test_a_closed_engine_ends_its_texts(tiny_bundle: Path) -> None:
     next(stream)
     engine.close()
     engine.close()
-    with pytest.raises(ServerUnavailableError):
+    with pytest.raises(CharrnnError, match="the engine was closed before the text was complete"):
         stream.read()
     with pytest.raises(CharrnnError, match="engine is closed"):
         engine.generate()
+
+
+def test_a_stream_keeps_its_engine(tiny_bundle: Path) -> None:
+    assert len(Engine(tiny_bundle, workers=1).generate(max_tokens=3000).read()) == 3000
+
+
+def test_threads_that_share_a_stream_lose_nothing(engine: Engine) -> None:
+    expected = engine.generate(seed=1, max_tokens=5000).read()
+    stream, chunks = engine.generate(seed=1, max_tokens=5000), list[Chunk]()
+    threads = [threading.Thread(target=lambda: chunks.extend(stream)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert "".join(chunk.text for chunk in sorted(chunks, key=lambda chunk: chunk.offset)) == expected
+    assert stream.finished is not None
+
+
+def test_a_fork_leaves_engine_and_streams_to_its_parent(tiny_bundle: Path) -> None:
+    """A child that reads, closes and drops what it inherited, in a process of its own: pytest has threads."""
+    code = f"""if True:
+        import os, sys
+        from charrnn import Engine
+        from charrnn.errors import CharrnnError
+        engine = Engine({str(tiny_bundle)!r}, workers=1)
+        stream = engine.generate(seed=1, max_tokens=2000)
+        next(stream)
+        if (child := os.fork()) == 0:
+            for use in (lambda: next(stream), engine.generate):
+                try:
+                    use()
+                except CharrnnError as error:
+                    assert "does not survive a fork" in str(error)
+                else:
+                    sys.exit(3)
+            stream.close()
+            engine.close()
+            del stream, engine
+            sys.exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        print(len(stream.read()) > 1900)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, "panicked" in done.stderr, "Error" in done.stderr) == ("True\n", False, False)
+
+
+def test_no_more_workers_than_cores_can_use(tiny_bundle: Path) -> None:
+    with pytest.raises(
+        RequestError, match=r"workers is 100000; it must be 1 to \d+, 4 for each of \d+ cores"
+    ):
+        Engine(tiny_bundle, workers=100_000)
 
 
 def test_an_engine_does_not_survive_a_fork(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

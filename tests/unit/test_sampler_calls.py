@@ -1,4 +1,4 @@
-"""How ``Sampler.sample`` is called: arrays of other libraries, parameters a row, room for results, threads."""
+"""How ``Sampler.sample`` is called: other libraries' arrays, parameters a row, room for results, threads."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def _evaluate(run_path: str, text: str, which: str) -> tuple[float, int]:
 
     run = load_run(run_path, which)  # type: ignore[arg-type]
     try:
-        tokens = run.vocab.encode(Path(text).read_text(encoding="utf-8"))
+        tokens = run.vocab.encode(Path(text).read_bytes().decode())  # newlines as they are
     except OSError as error:
         raise DataError(f"{text} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

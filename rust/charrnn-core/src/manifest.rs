@@ -260,8 +260,8 @@ impl Manifest {
                 "state has {found} tensors, but {cell} with num_layers {layers} has {expected}"
             ));
         }
-        let names = (0..self.num_layers).flat_map(|i| kinds.iter().map(move |kind| format!("{kind}{i}")));
-        names.map(|name| self.check_tensor(&name)).collect()
+        let mut names = (0..self.num_layers).flat_map(|i| kinds.iter().map(move |kind| format!("{kind}{i}")));
+        names.try_for_each(|name| self.check_tensor(&name))
     }
 
     fn check_tensor(&self, name: &str) -> Result<(), String> {

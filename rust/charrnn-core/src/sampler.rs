@@ -143,6 +143,9 @@ impl Sampler {
         let scale = per_unit(params.temperature());
         let mut total = path.weigh(logits, kernel::logit(range.1), scale, weights);
         if 0 < params.top_k() && (params.top_k() as usize) < logits.len() {
+            // Logits below this weigh nothing; many may be minus infinity.
+            let least = f64::from(kernel::logit(range.1)) - LEAST_BITS / scale;
+            let range = (range.0.max(kernel::key(least as f32)), range.1);
             total = filter::top_k(path, weights, logits, params.top_k(), range);
         }
         if params.top_p() < 1.0 {
@@ -158,6 +161,9 @@ impl Sampler {
         total
     }
 }
+
+/// A weight of so many powers of two below the best is 0, with room for rounding.
+const LEAST_BITS: f64 = 48.0;
 
 /// Powers of two that a logit is worth at a temperature; finite, so that 0 times it is 0.
 fn per_unit(temperature: f64) -> f64 {

@@ -159,11 +159,13 @@ proptest! {
 #[ignore = "a measurement"]
 fn nanoseconds_a_row() {
     for vocab_size in [65, 96, 256, 8192, 65_536] {
-        let logits: Vec<f32> = (0..vocab_size).map(|i| ((i * 37 % 101) as f32).sin() * 4.0).collect();
+        let logits: Vec<f32> = (0..vocab_size).map(|i| ((i * 37 % 10_007) as f32).sin() * 4.0).collect();
         for path in Path::available() {
             let mut sampler = Sampler::with_path(vocab_size, path);
             for (name, params) in [
                 ("plain", params(0.8, 0, 1.0, 0.0, 1)),
+                ("top_k 40", params(0.8, 40, 1.0, 0.0, 1)),
+                ("top_p 0.95", params(0.8, 0, 0.95, 0.0, 1)),
                 ("top_k 40, top_p 0.95", params(0.8, 40, 0.95, 0.0, 1)),
             ] {
                 let rounds = 20_000_000 / vocab_size as u64;

@@ -149,7 +149,8 @@ fn neighbours_are_not_correlated() {
     let uniform = |seed, position, stream| {
         uniform64(seed, position, stream, PURPOSE_SAMPLE) as f64 / 2_f64.powi(64) - 0.5
     };
-    let pairs: [(&str, Box<dyn Fn(u64) -> (f64, f64)>); 3] = [
+    type Pair = Box<dyn Fn(u64) -> (f64, f64)>;
+    let pairs: [(&str, Pair); 3] = [
         ("positions", Box::new(move |i| (uniform(SEED, 2 * i, 0), uniform(SEED, 2 * i + 1, 0)))),
         ("streams", Box::new(move |i| (uniform(SEED, i, 0), uniform(SEED, i, 1)))),
         ("seeds", Box::new(move |i| (uniform(2 * i, 7, 0), uniform(2 * i + 1, 7, 0)))),

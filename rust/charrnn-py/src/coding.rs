@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::BufWriter;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use charrnn_core::coding::{Decoder, Encoder};
@@ -107,8 +107,8 @@ fn counts(report: &Report) -> Counts {
 
 fn load(
     py: Python<'_>,
-    bundle: &PathBuf,
-    onnxruntime: &PathBuf,
+    bundle: &Path,
+    onnxruntime: &Path,
     precision: Option<&str>,
     workers: Option<usize>,
 ) -> PyResult<Coder> {

@@ -18,6 +18,13 @@ pub(super) fn logit(key: i32) -> f32 {
     f32::from_bits((key ^ ((key >> 31) as u32 >> 1) as i32) as u32)
 }
 
+/// The logit to compare with for a key: without NaN that is the same, and faster. -1 would be -0, which is no key but is
+/// equal to 0; nothing lies between it and -2.
+#[inline(always)]
+fn bound_of(key: i32) -> f32 {
+    logit(key - i32::from(key == -1))
+}
+
 /// The smallest and the largest key.
 #[inline(always)]
 pub(super) fn extremes(logits: &[f32]) -> (i32, i32) {
@@ -69,16 +76,16 @@ pub(super) fn fill_infinite(logits: &[f32], weights: &mut [u64]) -> u64 {
 /// How many logits have a key above `bound`.
 #[inline(always)]
 pub(super) fn count_above(logits: &[f32], bound: i32) -> u32 {
-    logits.iter().map(|&logit| u32::from(key(logit) > bound)).sum()
+    let bound = bound_of(bound);
+    logits.iter().map(|&logit| u32::from(logit > bound)).sum()
 }
 
 /// Keeps the weights of logits whose key is above `bound`, or equal to it at an id below `end`. Returns the sum.
 #[inline(always)]
 pub(super) fn keep_likely(logits: &[f32], bound: i32, end: u32, weights: &mut [u64]) -> u64 {
-    let mut total = 0;
+    let (mut total, bound) = (0, bound_of(bound));
     for (id, (slot, &logit)) in (0_u32..).zip(weights.iter_mut().zip(logits)) {
-        let key = key(logit);
-        let is_kept = (key > bound) | ((key == bound) & (id < end));
+        let is_kept = (logit > bound) | ((logit == bound) & (id < end));
         *slot = if is_kept { *slot } else { 0 };
         total += *slot;
     }
