@@ -110,3 +110,17 @@ def test_ctrl_c_leaves_nothing_behind(tiny_bundle: Path, tmp_path: Path) -> None
     assert os.listdir(tmp_path) == ["large"]
     assert process.stderr is not None
     process.stderr.close()
+
+
+DATA = sorted((Path(__file__).parents[3] / "shared" / "data").glob("*"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA, reason="there is no ../shared/data")
+@pytest.mark.parametrize("path", DATA, ids=lambda path: path.name)
+def test_real_corpora_come_back(tiny_bundle: Path, tmp_path: Path, path: Path) -> None:
+    report = coding.compress(path, tmp_path / "packed", tiny_bundle)
+    coding.decompress(tmp_path / "packed", tmp_path / "restored", tiny_bundle)
+    assert (tmp_path / "restored").read_bytes() == path.read_bytes()
+    bits, _ = coding.measure(path, tiny_bundle)
+    assert 8 * report.num_coded - bits < 1e-3 * report.num_symbols + 400

@@ -7,6 +7,7 @@ join and leave, over 1 or 2 workers and chunks of 1 or 16 characters. Every way 
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import threading
 from collections.abc import Iterator
@@ -19,7 +20,10 @@ from tests.servers import run_charrnn, running_server
 
 PROMPT = "The "
 PARAMS = {"temperature": 0.8, "seed": 42, "max_tokens": 300}
-FILTERED = PARAMS | {"top_k": 20, "top_p": 0.9, "min_p": 0.01, "temperature": 1.3}
+FILTERED = PARAMS | {"top_k": 20, "top_p": 0.9, "min_p": 0.01, "typical_p": 0.95, "temperature": 1.3}
+PENALISED = PARAMS | {"repetition_penalty": 1.2, "frequency_penalty": 0.3, "no_repeat_ngram_size": 6}
+MATCHING = PARAMS | {"regex": r"([A-Za-z ,()]{1,40}[.!?]\s?){1,9}", "min_tokens": 100, "sample_index": 3}
+REQUESTS = (PARAMS, FILTERED, PENALISED, MATCHING)
 
 
 @pytest.fixture(scope="module", params=["fp32", "int8"])
@@ -29,25 +33,31 @@ def precision(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def texts(tiny_bundle: Path, precision: str) -> list[str]:
-    """What one worker alone makes of the two requests, in chunks of one character."""
+    """What one worker alone makes of the requests, in chunks of one character."""
     with Engine(tiny_bundle, precision=precision, workers=1, max_streams=1) as engine:
-        return [engine.generate(PROMPT, chunk_chars=1, **p).read() for p in (PARAMS, FILTERED)]
+        texts = [engine.generate(PROMPT, chunk_chars=1, **p).read() for p in REQUESTS]
+    assert len({*texts}) == len(REQUESTS)
+    assert all(len(text) >= 100 for text in texts)
+    return texts
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("chunk_chars", [1, 16])
 def test_engine(tiny_bundle: Path, precision: str, texts: list[str], workers: int, chunk_chars: int) -> None:
     with Engine(tiny_bundle, precision=precision, workers=workers) as engine:
-        streams = [engine.generate(PROMPT, chunk_chars=chunk_chars, **p) for p in (PARAMS, FILTERED)]
+        streams = [engine.generate(PROMPT, chunk_chars=chunk_chars, **p) for p in REQUESTS]
         assert [stream.read() for stream in streams] == texts
 
 
 def test_command_line(tiny_bundle: Path, precision: str, texts: list[str]) -> None:
-    arguments = ["--prompt", PROMPT, "--max-tokens", "300", "--seed", "42", "--precision", precision]
-    plain = run_charrnn("sample", tiny_bundle, *arguments, "--temperature", "0.8")
-    filters = ["--temperature", "1.3", "--top-k", "20", "--top-p", "0.9", "--min-p", "0.01"]
-    filtered = run_charrnn("sample", tiny_bundle, *arguments, *filters)
-    assert [plain.stdout.rstrip("\n"), filtered.stdout.rstrip("\n")] == [t.rstrip("\n") for t in texts]
+    for params, text in zip(REQUESTS, texts, strict=True):
+        named = {**params, "prompt": PROMPT, "precision": precision}
+        index = named.pop("sample_index", 0)
+        options = [f"--{name.replace('_', '-')}={value}" for name, value in named.items()]
+        done = run_charrnn("sample", tiny_bundle, *options, "--n", str(index + 1), "--json")
+        events = [json.loads(line) for line in done.stdout.splitlines()]
+        chunks = [event["text"] for event in events if (event["event"], event["index"]) == ("chunk", index)]
+        assert "".join(chunks) == text, done.stderr
 
 
 @pytest.fixture(scope="module", params=[1, 2])
@@ -60,9 +70,7 @@ def address(request: pytest.FixtureRequest, tiny_bundle: Path, precision: str) -
 @pytest.mark.parametrize("chunk_chars", [1, 16])
 def test_client_alone(address: str, texts: list[str], chunk_chars: int) -> None:
     with Client(address) as client:
-        assert [
-            client.generate(PROMPT, chunk_chars=chunk_chars, **p).read() for p in (PARAMS, FILTERED)
-        ] == texts
+        assert [client.generate(PROMPT, chunk_chars=chunk_chars, **p).read() for p in REQUESTS] == texts
 
 
 @pytest.mark.parametrize("chunk_chars", [1, 16])
@@ -80,7 +88,7 @@ def test_client_among_others(address: str, texts: list[str], chunk_chars: int) -
             assert first_chunks.acquire(timeout=60)
         try:
             for _ in range(3):
-                streams = [client.generate(PROMPT, chunk_chars=chunk_chars, **p) for p in (PARAMS, FILTERED)]
+                streams = [client.generate(PROMPT, chunk_chars=chunk_chars, **p) for p in REQUESTS]
                 assert [stream.read() for stream in streams] == texts
         finally:
             stop.set()

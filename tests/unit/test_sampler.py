@@ -96,6 +96,16 @@ def test_draws_are_the_references_outside_the_band(
         assert token == expected or margin < BAND
 
 
+@pytest.mark.parametrize("rules", [Rules(), Rules(0.7, top_k=40, top_p=0.95), Rules(2.0, typical_p=0.5)])
+def test_large_vocabularies_are_drawn_from_like_small_ones(rules: Rules) -> None:
+    rng = np.random.default_rng(5)
+    logits = (rng.normal(size=(6, 65_536)) * 3).astype(np.float32)
+    tokens = sample(logits, rules, [9] * 6, list(range(6)))
+    for row, position, token in zip(logits.tolist(), range(6), tokens, strict=True):
+        expected, margin = draw(row, rules, uniform64(9, position))
+        assert token == expected or margin < BAND
+
+
 def test_a_row_alone_is_the_row_of_a_batch() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(64, 65)).astype(np.float32)
