@@ -1,4 +1,4 @@
-"""charrnn: train, export, look into and serve character-level recurrent networks.
+"""charrnn: train, export, sample and serve character-level recurrent networks.
 
 Importing it costs milliseconds and never imports torch: training lives in ``charrnn.training``,
 export in ``charrnn.export``. The names below load their modules when they are first used.
