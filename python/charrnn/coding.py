@@ -151,6 +151,8 @@ def _written_aside(target: StrPath, *, force: bool) -> Iterator[Path]:
         aside.replace(path)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}") from error
+    except DataError as error:
+        raise DataError(str(error).replace(str(aside), str(path))) from error
     finally:
         aside.unlink(missing_ok=True)
 

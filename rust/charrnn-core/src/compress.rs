@@ -10,7 +10,7 @@ mod round;
 mod symbols;
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -110,20 +110,20 @@ pub struct Report {
 /// Told now and then how many bytes of the original are done; false stops the work.
 pub type Watch<'a> = &'a mut dyn FnMut(u64) -> bool;
 
-/// Compresses the file at `input` into `output`.
+/// Compresses the file at `input` into a new file at `target`.
 pub fn compress(
     coder: &mut Coder,
     input: &Path,
-    output: &mut dyn Write,
+    target: &Path,
     watch: Watch<'_>,
 ) -> Result<Report, CompressError> {
     let reading = |source| CompressError::Io { path: input.to_owned(), verb: "read", source };
     let header = Header::of(input, &coder.digest, &coder.precision).map_err(reading)?;
-    let mut output = Counted { inner: output, count: 0 };
-    let writing = |source| CompressError::Io { path: "output".into(), verb: "written", source };
+    let writing = |source| CompressError::Io { path: target.to_owned(), verb: "written", source };
+    let mut output = Counted { inner: BufWriter::new(File::create(target).map_err(writing)?), count: 0 };
     header.write(&mut output).map_err(writing)?;
     let mut rounds = Rounds::new(coder, &header);
-    rounds.compress(input, &mut output, watch)?;
+    rounds.compress(input, &mut output, watch).map_err(|error| error.named(input, target))?;
     output.flush().map_err(writing)?;
     if !header.is_of(input).map_err(reading)? {
         return Err(CompressError::Changed(input.to_owned()));
@@ -154,11 +154,8 @@ pub fn decompress(
     let writing = |source| CompressError::Io { path: output.to_owned(), verb: "written", source };
     File::create(output).and_then(|file| file.set_len(header.num_bytes)).map_err(writing)?;
     let mut rounds = Rounds::new(coder, &header);
-    let damaged = |reason: &str| CompressError::Damaged { path: input.to_owned(), reason: reason.to_owned() };
-    rounds.decompress(&mut reader, output, watch).map_err(|error| match error {
-        RoundError::Other(error) => error,
-        RoundError::Damage(reason) => damaged(&reason),
-    })?;
+    rounds.decompress(&mut reader, output, watch).map_err(|error| error.named(input, output))?;
+    let damaged = |reason: &str| RoundError::Damage(reason.to_owned()).named(input, output);
     if reader.read(&mut [0]).map_err(reading)? != 0 {
         return Err(damaged("there are bytes after its end"));
     }
@@ -182,7 +179,7 @@ impl<T: Read> Read for Counted<T> {
     }
 }
 
-impl Write for Counted<&mut dyn Write> {
+impl<T: Write> Write for Counted<T> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let num = self.inner.write(bytes)?;
         self.count += num as u64;

@@ -38,9 +38,9 @@ impl Folder {
     fn pack(&self, text: &[u8], coder: &mut Coder) -> (Vec<u8>, Report) {
         let path = self.0.join("original");
         fs::write(&path, text).expect("written");
-        let mut packed = Vec::new();
-        let report = compress(coder, &path, &mut packed, &mut |_| true).expect("compressed");
-        (packed, report)
+        let packed = self.0.join("compressed");
+        let report = compress(coder, &path, &packed, &mut |_| true).expect("compressed");
+        (fs::read(packed).expect("written"), report)
     }
 
     fn unpack(&self, packed: &[u8], coder: &mut Coder) -> Result<Vec<u8>, CompressError> {
@@ -142,6 +142,17 @@ fn whoever_watches_may_stop_it() {
     let folder = Folder::new("stop");
     let path = folder.0.join("original");
     fs::write(&path, vec![b'a'; 3_000_000]).expect("written");
-    let stopped = compress(&mut coder(&letters(), 1), &path, &mut Vec::new(), &mut |_| false);
+    let stopped = compress(&mut coder(&letters(), 1), &path, &folder.0.join("compressed"), &mut |_| false);
     assert!(matches!(stopped, Err(CompressError::Stopped)), "{stopped:?}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_told_by_the_name_of_the_file() {
+    let folder = Folder::new("full");
+    let path = folder.0.join("original");
+    fs::write(&path, b"abc").expect("written");
+    let full = PathBuf::from("/dev/full");
+    let error = compress(&mut coder(&letters(), 1), &path, &full, &mut |_| true).expect_err("no room");
+    assert!(error.to_string().starts_with("/dev/full cannot be written: No space left"), "{error}");
 }

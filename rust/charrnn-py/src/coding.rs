@@ -1,7 +1,5 @@
 //! The arithmetic coder over rows of logits, and files through it.
 
-use std::fs::File;
-use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -156,12 +154,8 @@ pub(crate) fn compress(
     on_progress: Py<PyAny>,
 ) -> PyResult<Counts> {
     let mut coder = load(py, &bundle, &onnxruntime, precision.as_deref(), workers)?;
-    watched(py, &on_progress, move |watch| {
-        let writing = |source| CompressError::Io { path: target.clone(), verb: "written", source };
-        let mut file = BufWriter::new(File::create(&target).map_err(writing)?);
-        files::compress(&mut coder, &source, &mut file, watch)
-    })
-    .map(|report| counts(&report))
+    watched(py, &on_progress, move |watch| files::compress(&mut coder, &source, &target, watch))
+        .map(|report| counts(&report))
 }
 
 /// Restores into `target`, which is replaced, what `compress` made; the precision is the file's.

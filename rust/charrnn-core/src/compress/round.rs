@@ -49,6 +49,8 @@ struct Group<'a, L> {
     /// What each row is fed next.
     tokens: Vec<u32>,
     start_token: u32,
+    /// What its lanes read or write.
+    path: &'a Path,
     /// One a row.
     lanes: Vec<Placed<L>>,
     /// Those that ended in this round.
@@ -79,7 +81,7 @@ impl<L: Lane> Group<'_, L> {
         for ((placed, token), logits) in rows {
             let distribution = self.sampler.distribution(logits).ok_or(CompressError::Logits)?;
             let before = placed.lane.num_left();
-            let coded = placed.lane.code(&distribution, self.vocab).map_err(file_error)?;
+            let coded = placed.lane.code(&distribution, self.vocab).map_err(file_error(self.path))?;
             *token = self.vocab.token_id(coded.symbol).unwrap_or(self.start_token);
             num_bytes += before - placed.lane.num_left();
             num_escaped += u64::from(coded.is_escaped);
@@ -102,15 +104,16 @@ impl<L: Lane> Group<'_, L> {
     }
 }
 
-fn file_error(source: io::Error) -> CompressError {
-    CompressError::Io { path: "the file".into(), verb: "read or written", source }
+fn file_error(path: &Path) -> impl Fn(io::Error) -> CompressError + '_ {
+    |source| CompressError::Io { path: path.to_owned(), verb: "read or written", source }
 }
 
 /// Cuts the file into lanes and deals them out, neighbours to the same worker.
 fn groups<'a, L: Lane>(
     coder: &'a mut Coder,
     header: &Header,
-    open: impl Fn(Range<u64>) -> io::Result<L>,
+    path: &'a Path,
+    open: impl Fn(&Path, Range<u64>) -> io::Result<L>,
 ) -> Result<Vec<Group<'a, L>>, CompressError> {
     let (num_lanes, num_groups) = (header.num_lanes(), coder.models.len());
     let mut groups = Vec::new();
@@ -121,13 +124,15 @@ fn groups<'a, L: Lane>(
             (vec![coder.start_token; numbers.len()], Sampler::new(model.spec().vocab_size));
         let mut lanes = Vec::new();
         for number in numbers {
-            let lane = open(header.lane_start(number)..header.lane_start(number + 1)).map_err(file_error)?;
+            let part = header.lane_start(number)..header.lane_start(number + 1);
+            let lane = open(path, part).map_err(file_error(path))?;
             lanes.push(Placed { number, lane });
             state.push_zero();
         }
         let (vocab, start_token) = (coder.vocab.as_ref(), coder.start_token);
         let model = model.as_mut();
-        let mut group = Group { model, vocab, sampler, state, tokens, start_token, lanes, done: Vec::new() };
+        let mut group =
+            Group { model, vocab, sampler, state, tokens, start_token, path, lanes, done: Vec::new() };
         group.retire();
         group.done.clear();
         groups.push(group);
@@ -205,8 +210,8 @@ impl<'a> Rounds<'a> {
         input: &Path,
         output: &mut dyn Write,
         watch: Watch<'_>,
-    ) -> Result<(), CompressError> {
-        let mut groups = groups(self.coder, self.header, |part| Reader::open(input, part))?;
+    ) -> Result<(), RoundError> {
+        let mut groups = groups(self.coder, self.header, input, Reader::open)?;
         while is_active(&groups) {
             run(&mut groups, &self.progress, watch)?;
             let (mut round, mut crc) = (Vec::new(), crc32fast::Hasher::new());
@@ -219,14 +224,14 @@ impl<'a> Rounds<'a> {
             groups.iter_mut().for_each(|group| group.done.clear());
             round.extend(crc.finalize().to_le_bytes());
             self.num_coded += round.len() as u64;
-            output.write_all(&round).map_err(file_error)?;
+            output.write_all(&round).map_err(RoundError::Output)?;
         }
         Ok(())
     }
 
     /// Bits of information in the file.
     pub(super) fn measure(&mut self, input: &Path, watch: Watch<'_>) -> Result<f64, CompressError> {
-        let mut groups = groups(self.coder, self.header, |part| Meter::open(input, part))?;
+        let mut groups = groups(self.coder, self.header, input, Meter::open)?;
         let mut bits = 0.0;
         while is_active(&groups) {
             run(&mut groups, &self.progress, watch)?;
@@ -245,7 +250,7 @@ impl<'a> Rounds<'a> {
         output: &Path,
         watch: Watch<'_>,
     ) -> Result<(), RoundError> {
-        let mut groups = groups(self.coder, self.header, |part| Writer::open(output, part))?;
+        let mut groups = groups(self.coder, self.header, output, Writer::open)?;
         while is_active(&groups) {
             for placed in in_order(&mut groups) {
                 let bits =
@@ -256,7 +261,7 @@ impl<'a> Rounds<'a> {
             run(&mut groups, &self.progress, watch)?;
             let mut crc = crc32fast::Hasher::new();
             for placed in in_order(&mut groups) {
-                crc.update(&placed.lane.finish().map_err(file_error)?.to_le_bytes());
+                crc.update(&placed.lane.finish().map_err(file_error(output))?.to_le_bytes());
             }
             groups.iter_mut().for_each(|group| group.done.clear());
             let mut expected = [0; 4];
@@ -274,12 +279,27 @@ impl<'a> Rounds<'a> {
     }
 }
 
-/// Why a file cannot be restored.
+/// Why a file cannot be compressed or restored.
 pub(super) enum RoundError {
+    /// The compressed file cannot be written.
+    Output(io::Error),
     /// No fault of the file.
     Other(CompressError),
     /// What is wrong with it.
     Damage(String),
+}
+
+impl RoundError {
+    /// The same with the names of the files.
+    pub(super) fn named(self, input: &Path, output: &Path) -> CompressError {
+        match self {
+            RoundError::Output(source) => {
+                CompressError::Io { path: output.to_owned(), verb: "written", source }
+            }
+            RoundError::Other(error) => error,
+            RoundError::Damage(reason) => CompressError::Damaged { path: input.to_owned(), reason },
+        }
+    }
 }
 
 impl From<CompressError> for RoundError {
