@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 
 import charrnn.cli
 from charrnn.cli import COMMANDS, cli, main
+from charrnn.cli.training import HELP
 from charrnn.errors import CharrnnError, DivergedError, ParityError
 from charrnn.training import TrainConfig, Trainer
 
@@ -193,7 +195,10 @@ def test_a_failed_quickstart_leaves_no_folder(tmp_path: Path, monkeypatch: pytes
 def test_help_says_what_resuming_may_change_and_how_serving_ends(capsys: pytest.CaptureFixture[str]) -> None:
     main(["train", "--help"])
     told = " ".join(capsys.readouterr().out.split())
-    assert "with its own settings; only --checkpoint-every, --device, --threads may change." in told
+    assert (
+        "with its own settings; only --checkpoint-every, --device, --strict-save, --threads may change."
+        in told
+    )
     main(["serve", "--help"])
     told = " ".join(capsys.readouterr().out.split())
     assert "the exit code is 0. A second one stops at once, with 130 for Ctrl-C and 143 for SIGTERM." in told
@@ -258,3 +263,7 @@ def _raising(error: BaseException) -> Callable[[list[str]], int]:
         raise error
 
     return run
+
+
+def test_every_setting_of_a_run_has_an_option_with_help() -> None:
+    assert list(HELP) == [field.name for field in dataclasses.fields(TrainConfig)]

@@ -8,30 +8,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
-from charrnn.cli.kinds import CommaList
 from charrnn.cli.output import escape_controls
+from charrnn.cli.training import given_settings, training_options
 from charrnn.errors import ConfigError
-from charrnn.training.config import DEFAULT_EPOCHS, RESUMABLE, TrainConfig
+from charrnn.training.config import RESUMABLE, TrainConfig
 
 if TYPE_CHECKING:
     from charrnn.training import TrainResult
 
-DEFAULT = TrainConfig()
 RESUME_HELP = (
     "Go on with the run in --out, with its own settings; only "
     f"{', '.join('--' + name.replace('_', '-') for name in sorted(RESUMABLE))} may change."
 )
-
-
-def _steps(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in value.split(",") if word.strip())
-    except ValueError:
-        raise click.BadParameter(
-            f"{value!r} is no list of steps such as 100,300,500", context, parameter
-        ) from None
 
 
 @click.command(
@@ -47,71 +36,7 @@ def _steps(context: click.Context, parameter: click.Parameter, value: str) -> tu
 )
 @click.argument("corpus", required=False, metavar="[CORPUS]", type=click.Path())
 @click.option("--out", required=True, metavar="RUN", type=click.Path(), help="Folder of the run.")
-@click.option(
-    "--cell", type=click.Choice(["lstm", "gru", "rnn"]), default=DEFAULT.cell, help="Recurrent cell."
-)
-@click.option("--num-layers", type=int, default=DEFAULT.num_layers, help="Recurrent layers.")
-@click.option("--hidden-size", type=int, default=DEFAULT.hidden_size, help="Units in a layer.")
-@click.option(
-    "--embedding-dim",
-    type=int,
-    default=DEFAULT.embedding_dim,
-    help="Width of a learnt embedding; 0 is 1-of-k.",
-)
-@click.option(
-    "--dropout", type=float, default=DEFAULT.dropout, help="Dropout between layers and before the head."
-)
-@click.option("--batch-size", type=int, default=DEFAULT.batch_size, help="Streams the text is cut into.")
-@click.option("--bptt", type=int, default=DEFAULT.bptt, help="Characters the gradient is carried back.")
-@click.option("--max-steps", type=int, help="Stop after so many steps.")
-@click.option(
-    "--max-epochs",
-    type=int,
-    help="Stop after so many passes over the text.",
-    show_default=str(DEFAULT_EPOCHS),
-)
-@click.option("--max-minutes", type=float, help="Stop after so much time; alone, it also sets the schedule.")
-@click.option("--lr", type=float, default=DEFAULT.lr, help="Peak learning rate of AdamW.")
-@click.option(
-    "--schedule",
-    type=click.Choice(["cosine", "constant"]),
-    default=DEFAULT.schedule,
-    help="Course of the rate.",
-)
-@click.option("--warmup-steps", type=int, default=DEFAULT.warmup_steps, help="Steps up to the peak rate.")
-@click.option("--weight-decay", type=float, default=DEFAULT.weight_decay, help="Of AdamW; biases have none.")
-@click.option("--beta1", type=float, default=DEFAULT.beta1, help="Memory of AdamW's first moment.")
-@click.option("--beta2", type=float, default=DEFAULT.beta2, help="Memory of AdamW's second moment.")
-@click.option("--clip-norm", type=float, default=DEFAULT.clip_norm, help="Largest norm of the gradient.")
-@click.option(
-    "--split",
-    type=click.Choice(["tail", "nanogpt", "none"]),
-    default=DEFAULT.split,
-    help="tail: last 5 % test, 5 % before it validation; nanogpt: last 10 % validation; none: train on all.",
-)
-@click.option(
-    "--unit", type=click.Choice(["char", "byte"]), default=DEFAULT.unit, help="What a symbol of the text is."
-)
-@click.option("--seed", type=int, default=DEFAULT.seed, help="Of weights, dropout and samples.")
-@click.option("--device", default=DEFAULT.device, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--threads", type=int, help="CPU threads; other numbers give other roundings.", show_default="all cores"
-)
-@click.option(
-    "--checkpoint-every", type=int, default=DEFAULT.checkpoint_every, help="Steps between checkpoints."
-)
-@click.option(
-    "--eval-every", type=int, help="Steps between evaluations.", show_default="an epoch, 250 to 5000"
-)
-@click.option(
-    "--sample-at",
-    type=CommaList(),
-    default="",
-    callback=_steps,
-    metavar="N,N,...",
-    help="Keep a sample in RUN/samples at these steps.",
-)
-@click.option("--sample-chars", type=int, default=DEFAULT.sample_chars, help="Length of samples.")
+@training_options
 @click.option("--resume", is_flag=True, help=RESUME_HELP)
 @click.option("--allow-data-change", is_flag=True, help="Resume although the text has changed.")
 @click.pass_context
@@ -152,12 +77,7 @@ def _config(context: click.Context, out: str, settings: dict[str, Any], *, resum
     folder = RunFolder(out)
     if not (resume and folder.info.exists()):
         return _checked(TrainConfig, settings, context)
-    given = {
-        name: value
-        for name, value in settings.items()
-        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
-    }
-    return _checked(folder.read_config().replace, given, context)
+    return _checked(folder.read_config().replace, given_settings(context, settings), context)
 
 
 def _checked(

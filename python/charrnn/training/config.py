@@ -16,13 +16,17 @@ from charrnn.errors import ConfigError
 from charrnn.vocab import Unit
 
 Cell = Literal["lstm", "gru", "rnn"]
-Schedule = Literal["cosine", "constant"]
-SplitName = Literal["tail", "nanogpt", "none"]
+Optimizer = Literal["adamw", "rmsprop", "sgd"]
+Schedule = Literal["cosine", "constant", "step"]
+SplitName = Literal["tail", "interleaved", "nanogpt", "none"]
+OnNan = Literal["skip", "stop", "rollback"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+EncodingErrors = Literal["strict", "replace"]
 
 DEFAULT_EPOCHS = 20
 
 # Settings that may change when a run is resumed; all others decide what the weights become.
-RESUMABLE = frozenset({"threads", "device", "checkpoint_every"})
+RESUMABLE = frozenset({"threads", "device", "checkpoint_every", "strict_save"})
 
 # field: (least, most)
 RANGES: dict[str, tuple[float, float]] = {
@@ -37,10 +41,14 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_minutes": (0.01, 10**7),
     "lr": (1e-12, 1000.0),
     "warmup_steps": (0, 10**9),
+    "decay": (1e-6, 1.0),
+    "decay_after": (0, 10**9),
     "weight_decay": (0.0, 100.0),
     "beta1": (0.0, 0.99999),
     "beta2": (0.0, 0.99999),
     "clip_norm": (1e-6, 1e9),
+    "patience": (1, 10**9),
+    "max_skipped": (1, 10**9),
     "seed": (0, 2**63 - 1),
     "threads": (1, 1024),
     "checkpoint_every": (1, 10**12),
@@ -61,14 +69,31 @@ class TrainConfig:
         bptt: characters the gradient is carried back through.
         max_steps, max_epochs, max_minutes: when to stop; ``max_minutes`` may stand beside one of the others.
             With none of them, 20 epochs.
-        lr, schedule, warmup_steps: peak learning rate and its course.
-        weight_decay, beta1, beta2: of AdamW; biases are not decayed.
+        optimizer: ``adamw``, ``rmsprop`` (as in Karpathy's char-rnn) or ``sgd``.
+        lr, schedule, warmup_steps: peak learning rate and its course after the warm-up: half a ``cosine``
+            down to 0, ``constant``, or a ``step`` an epoch, times ``decay``, after ``decay_after`` epochs.
+        weight_decay: share of a weight, times the rate, taken off each step; biases are not decayed.
+        beta1: memory of the mean gradient (adamw) or momentum (sgd).
+        beta2: memory of the squared gradient (adamw, rmsprop).
         clip_norm: largest norm of the whole gradient.
+        patience: evaluations in a row without a better one after which training stops; None never stops.
+        on_nan: what follows a step whose loss or gradient is not finite, and which is never applied:
+            ``skip`` goes on, ``rollback`` goes back to the last checkpoint, ``stop`` ends.
+        max_skipped: so many of them in a row end the run in any case.
+        strict_save: end when a checkpoint cannot be written; otherwise warn and go on.
         split: ``tail`` keeps the last 5 % of the text for test and the 5 % before for validation,
-            ``nanogpt`` the last 10 % for validation, ``none`` trains on everything.
+            ``interleaved`` the end of each of 50 pieces, as char-rnn does, ``nanogpt`` the last 10 % for
+            validation, ``none`` trains on everything.
         unit: what a symbol is, a character or a byte.
-        seed: of weights, dropout and samples.
+        separator: what stands between documents; each is learnt from the zero state, with an end symbol.
+            Empty: the text is one.
+        encoding_errors: ``strict`` refuses a text that is not UTF-8, ``replace`` reads U+FFFD there.
+        init_from: a run or bundle whose weights are the first ones, symbol by symbol.
+        seed: of weights, dropout, the order of documents and samples.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        dtype: of the products; weights, loss and optimiser stay in float32.
+        compile: have torch compile the model.
+        deterministic: let torch refuse what is not reproducible on a GPU.
         threads: CPU threads; None leaves the choice to torch.
         checkpoint_every, eval_every: in steps; ``eval_every`` None is once an epoch, but 250 to 5000 steps.
         sample_at: steps after which a sample of ``sample_chars`` characters is kept.
@@ -84,17 +109,30 @@ class TrainConfig:
     max_steps: int | None = None
     max_epochs: int | None = None
     max_minutes: float | None = None
+    optimizer: Optimizer = "adamw"
     lr: float = 4e-3
     schedule: Schedule = "cosine"
     warmup_steps: int = 100
+    decay: float = 0.97
+    decay_after: int = 10
     weight_decay: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.99
     clip_norm: float = 1.0
+    patience: int | None = None
+    on_nan: OnNan = "skip"
+    max_skipped: int = 3
+    strict_save: bool = False
     split: SplitName = "tail"
     unit: Unit = "char"
+    separator: str = ""
+    encoding_errors: EncodingErrors = "strict"
+    init_from: str | None = None
     seed: int = 1
     device: str = "auto"
+    dtype: Dtype = "float32"
+    compile: bool = False
+    deterministic: bool = False
     threads: int | None = None
     checkpoint_every: int = 500
     eval_every: int | None = None
