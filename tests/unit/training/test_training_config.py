@@ -26,7 +26,7 @@ from charrnn.training.config import TrainConfig
         ({"max_minutes": float("inf")}, "max_minutes is inf"),
         ({"max_steps": 5, "max_epochs": 2}, "max_steps 5 and max_epochs 2 exclude each other"),
         ({"sample_at": (10, 0)}, "sample_at holds step 0"),
-        ({"split": "head"}, "split is 'head': give one of tail, nanogpt, none"),
+        ({"split": "head"}, "split is 'head': give one of tail, interleaved, nanogpt, none"),
         ({"unit": "word"}, "unit is 'word': give one of char, byte"),
         ({"device": "tpu"}, "device is 'tpu': give auto, cpu, cuda or cuda:N"),
         ({"device": "cuda:x"}, "device is 'cuda:x'"),
