@@ -6,6 +6,7 @@ CharrnnError                    1   anything below
 ├── ConfigError                 3   settings that contradict each other or an existing run
 ├── CheckpointError             3   a run or checkpoint that is missing, damaged or foreign
 ├── BundleError                 3   an exported model that is missing, damaged or foreign
+├── CallbackError               1   a callback of the caller's failed while a model was trained
 ├── DivergedError               4   training produced numbers that are not finite
 ├── ParityError                 5   an exported graph does not compute what the model computes
 └── ServerError                 1   the server ended a stream or failed
@@ -48,6 +49,10 @@ class BundleError(CharrnnError):
     """An exported model that is missing, damaged or foreign."""
 
     exit_code = 3
+
+
+class CallbackError(CharrnnError):
+    """A callback of the caller's failed while a model was trained; its exception is the cause."""
 
 
 class DivergedError(CharrnnError):

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from charrnn.training import TrainConfig, Trainer
+from charrnn.training.callbacks import Callback, Stepped
 from charrnn.training.checkpoint import MODEL, list_checkpoints
-from charrnn.training.reporter import Reporter
 
 CONFIG = TrainConfig(
     cell="gru",
@@ -37,14 +37,14 @@ CONFIG = TrainConfig(
 SHORT = CONFIG.replace(cell="lstm", max_steps=4, checkpoint_every=2, eval_every=3)
 
 
-class KilledAt(Reporter):
+class KilledAt(Callback):
     """Dies when a step is done, before anything that falls due after it."""
 
     def __init__(self, step: int) -> None:
         self._step = step
 
-    def stepped(self, step: int, total: int | None, nats: float, num_tokens: int) -> None:
-        if step == self._step:
+    def stepped(self, stepped: Stepped) -> None:
+        if stepped.step == self._step:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -82,8 +82,8 @@ def in_child(work: Callable[[], object]) -> bool:
     return status != 0
 
 
-def fit(config: TrainConfig, corpus: Path, out: Path, reporter: Reporter | None = None) -> None:
-    Trainer(config, reporter=reporter).fit(corpus, out=out, resume=True)
+def fit(config: TrainConfig, corpus: Path, out: Path, *callbacks: Callback) -> None:
+    Trainer(config, callbacks=callbacks).fit(corpus, out=out, resume=True)
 
 
 def digest(run: Path) -> str:

@@ -187,16 +187,16 @@ def test_a_signal_saves_and_stops(number: signal.Signals, code: int, corpus: Pat
 TWO_SIGNALS = """
 import signal, sys
 from charrnn.training import TrainConfig, Trainer
-from charrnn.training.reporter import Reporter
+from charrnn.training.callbacks import Callback, Stepped
 
-class Impatient(Reporter):
-    def stepped(self, step, total, nats, num_tokens):
+class Impatient(Callback):
+    def stepped(self, stepped):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
         print("still here", flush=True)
 
 config = TrainConfig(hidden_size=8, batch_size=4, bptt=8, threads=1, device="cpu")
-Trainer(config, reporter=Impatient()).fit(sys.argv[1], out=sys.argv[2])
+Trainer(config, callbacks=[Impatient()]).fit(sys.argv[1], out=sys.argv[2])
 """
 
 

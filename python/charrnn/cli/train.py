@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -55,13 +56,10 @@ def train(
     from charrnn.training.reporter import terminal_reporter
 
     reporter = terminal_reporter()
-    try:
-        result = Trainer(config, reporter=reporter).fit(
-            corpus, out=out, resume=resume, allow_data_change=allow_data_change
-        )
-    finally:
-        reporter.close()
-    if result.stopped_by is not None:
+    result = Trainer(config, callbacks=[reporter]).fit(
+        corpus, out=out, resume=resume, allow_data_change=allow_data_change
+    )
+    if isinstance(result.stopped_by, signal.Signals):
         reporter.note(
             f"stopped by {result.stopped_by.name} and saved at step {result.step}: go on with --resume"
         )

@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from charrnn.training.callbacks import Callback
     from charrnn.training.config import TrainConfig
     from charrnn.training.evaluation import Loss, evaluate
     from charrnn.training.model import CharRNN
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from charrnn.training.trainer import Trainer, TrainResult
 
 __all__ = [
+    "Callback",
     "CharRNN",
     "Loss",
     "Run",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Callback": "callbacks",
     "CharRNN": "model",
     "Loss": "evaluation",
     "Run": "run",

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from charrnn.errors import DivergedError
+from charrnn.training.callbacks import Callback, Evaluated, Stepped
 from charrnn.training.checkpoint import (
     Checkpoint,
     folder_name,
@@ -36,7 +37,6 @@ from charrnn.training.plan import (
     steps_that_fit,
 )
 from charrnn.training.progress import Progress
-from charrnn.training.reporter import Reporter
 from charrnn.training.run_folder import RunFolder
 from charrnn.training.sampling import sample_text
 from charrnn.training.setup import Material
@@ -56,19 +56,19 @@ class Parts:
     material: Material
     learner: Learner
     progress: Progress
-    reporter: Reporter
+    callbacks: Callback
     clock: Callable[[], float] = time.monotonic
 
 
 class TrainingLoop:
-    """Trains until the planned steps are made, the time is over or a signal came.
+    """Trains until the planned steps are made, the time is over or somebody asks to stop.
 
     The recurrent state is carried from window to window and is zero again at the start of every epoch.
     """
 
     def __init__(self, parts: Parts, started_at: float) -> None:
         self.config, self.folder, self.material = parts.config, parts.folder, parts.material
-        self.learner, self.progress, self.reporter = parts.learner, parts.progress, parts.reporter
+        self.learner, self.progress, self.callbacks = parts.learner, parts.progress, parts.callbacks
         self._clock = parts.clock
         self._began = started_at - parts.progress.elapsed_s
         text = parts.material.parts
@@ -80,8 +80,13 @@ class TrainingLoop:
         if self.progress.total_steps is None:
             self.progress.total_steps = num_steps(self.config, len(self._windows))
 
-    def run(self, stop: StopSignal) -> signal.Signals | None:
-        """Train to the end, or save and return the signal that asked to stop.
+    @property
+    def steps_per_epoch(self) -> int:
+        """Windows that the training part is cut into."""
+        return len(self._windows)
+
+    def run(self, stop: StopSignal) -> signal.Signals | str | None:
+        """Train to the end, or save and return the signal or the reason that asked to stop.
 
         Raises:
             DivergedError: too many steps in a row were not finite; the last checkpoint is from before.
@@ -116,6 +121,7 @@ class TrainingLoop:
             self.folder.samples.mkdir(exist_ok=True)
             with replacing(path) as file:
                 file.write(text.encode())
+        self.callbacks.sampled(self.progress.step, text)
         return text
 
     def _save_once(self) -> None:
@@ -134,7 +140,9 @@ class TrainingLoop:
         self.progress.elapsed_s = self._elapsed()
         self._metrics.sync()
         checkpoint = Checkpoint(self.learner.weights(), self.learner.tensors(), self._state())
-        self.publish(save_checkpoint(self.folder.checkpoints, self.progress.step, checkpoint))
+        name = save_checkpoint(self.folder.checkpoints, self.progress.step, checkpoint)
+        self.publish(name)
+        self.callbacks.saved(self.progress.step, self.folder.checkpoints / name)
 
     def publish(self, last: str) -> None:
         """Name the last checkpoint, the one before it and the best in run.json; delete the others."""
@@ -176,7 +184,8 @@ class TrainingLoop:
         learnt = self.learner.learn(inputs, targets, lr)
         progress.advance(len(self._windows))
         self._account(learnt)
-        self.reporter.stepped(progress.step, progress.total_steps, learnt.nats, inputs.numel())
+        numbers = (learnt.nats, inputs.numel(), lr, learnt.gradient_norm, learnt.is_applied)
+        self.callbacks.stepped(Stepped(progress.step, progress.total_steps, *numbers))
         return learnt
 
     def _account(self, learnt: Learnt) -> None:
@@ -191,7 +200,7 @@ class TrainingLoop:
         what = f"loss {learnt.nats:g} and gradient norm {learnt.gradient_norm:g} are not both finite"
         if progress.num_skipped >= MAX_SKIPPED:
             raise DivergedError(self._diverged(f"{what}, {MAX_SKIPPED} steps in a row"))
-        self.reporter.note(f"step {progress.step}: {what}: step not applied")
+        self.callbacks.note(f"step {progress.step}: {what}: step not applied")
 
     def _diverged(self, what: str) -> str:
         kept = list_checkpoints(self.folder.checkpoints)
@@ -237,7 +246,7 @@ class TrainingLoop:
         left = self.config.max_minutes * 60 - self._elapsed() - self._eval_s
         more = steps_that_fit(left, self._step_s, self._eval_s, self._eval_every)
         self.progress.total_steps = self.progress.step + more
-        self.reporter.note(f"{self.progress.total_steps} steps fit into {self.config.max_minutes:g} min")
+        self.callbacks.note(f"{self.progress.total_steps} steps fit into {self.config.max_minutes:g} min")
 
     def _evaluate(self) -> bool:
         """Predict the validation part, if there is one; whether no evaluation before was better."""
@@ -250,5 +259,5 @@ class TrainingLoop:
         is_best = self.progress.is_best(loss.nats)
         split = self.material.split.name
         self._metrics.write("eval", self.progress.step, split=split, validation_nats=loss.nats, bpc=loss.bpc)
-        self.reporter.evaluated(self.progress.step, split, loss, is_best=is_best)
+        self.callbacks.evaluated(Evaluated(self.progress.step, split, loss, is_best))
         return is_best

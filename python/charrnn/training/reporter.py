@@ -13,7 +13,8 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from charrnn.training.evaluation import Loss
+from charrnn.training.callbacks import Callback, Evaluated, Stepped
+from charrnn.training.forecast import span
 
 _PLAIN_EVERY_S = 5.0
 # A redraw takes a core from training for a few milliseconds.
@@ -22,23 +23,7 @@ _REDRAWS_PER_S = 2.0
 _NEWEST = 0.05
 
 
-class Reporter:
-    """Takes note of everything and shows nothing."""
-
-    def note(self, text: str) -> None:
-        """A line for people."""
-
-    def stepped(self, step: int, total: int | None, nats: float, num_tokens: int) -> None:
-        """A step over ``num_tokens`` symbols has been made, ``total`` are planned, if that is known yet."""
-
-    def evaluated(self, step: int, split: str, loss: Loss, *, is_best: bool) -> None:
-        """The validation part of a split has been predicted."""
-
-    def close(self) -> None:
-        """No more will come."""
-
-
-class PlainReporter(Reporter):
+class PlainReporter(Callback):
     """A line every few seconds, for logs."""
 
     def __init__(self, file: IO[str] | None = None) -> None:
@@ -51,16 +36,17 @@ class PlainReporter(Reporter):
         self._pace.pause()
         self._print(text)
 
-    def stepped(self, step: int, total: int | None, nats: float, num_tokens: int) -> None:
+    def stepped(self, stepped: Stepped) -> None:
         """Print the state of affairs if the last line is old enough."""
-        self._pace.stepped(nats, num_tokens)
+        self._pace.stepped(stepped)
         if time.monotonic() - self._shown_at >= _PLAIN_EVERY_S:
             self._shown_at = time.monotonic()
-            self._print(f"step {step}/{total or '?'}  {self._pace.text(step, total)}")
+            at = f"step {stepped.step}/{stepped.total_steps or '?'}"
+            self._print(f"{at}  {self._pace.text(stepped)}")
 
-    def evaluated(self, step: int, split: str, loss: Loss, *, is_best: bool) -> None:
+    def evaluated(self, evaluated: Evaluated) -> None:
         """Print the loss."""
-        self.note(_evaluation(step, split, loss, is_best))
+        self.note(_evaluation(evaluated))
 
     def _print(self, text: str) -> None:
         try:
@@ -70,7 +56,7 @@ class PlainReporter(Reporter):
             self._file = None
 
 
-class BarReporter(Reporter):
+class BarReporter(Callback):
     """A progress bar at the bottom of a terminal, with lines for evaluations above it."""
 
     def __init__(self, console: Console | None = None) -> None:
@@ -91,30 +77,30 @@ class BarReporter(Reporter):
         self._pace.pause()
         self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def stepped(self, step: int, total: int | None, nats: float, num_tokens: int) -> None:
+    def stepped(self, stepped: Stepped) -> None:
         """Move the bar, which appears with the first step."""
-        self._pace.stepped(nats, num_tokens)
+        self._pace.stepped(stepped)
         if self._task is None:
-            self._task = self._bar.add_task("", total=total, total_text="?", pace="")
+            self._task = self._bar.add_task("", total=stepped.total_steps, total_text="?", pace="")
             self._bar.start()
         self._bar.update(
             self._task,
-            completed=step,
-            total=total,
-            total_text=total or "?",
-            pace=self._pace.text(step, total),
+            completed=stepped.step,
+            total=stepped.total_steps,
+            total_text=stepped.total_steps or "?",
+            pace=self._pace.text(stepped),
         )
 
-    def evaluated(self, step: int, split: str, loss: Loss, *, is_best: bool) -> None:
+    def evaluated(self, evaluated: Evaluated) -> None:
         """Print the loss above the bar."""
-        self.note(_evaluation(step, split, loss, is_best))
+        self.note(_evaluation(evaluated))
 
     def close(self) -> None:
         """Take the bar away."""
         self._bar.stop()
 
 
-def terminal_reporter() -> Reporter:
+def terminal_reporter() -> PlainReporter | BarReporter:
     """A bar if stderr is a terminal, plain lines if not."""
     return BarReporter() if sys.stderr.isatty() else PlainReporter()
 
@@ -126,38 +112,33 @@ class _Pace:
         self._last: float | None = None
         self._step_s: float | None = None
         self._nats: float | None = None
-        self._num_tokens = 0
 
     def pause(self) -> None:
         self._last = None
 
-    def stepped(self, nats: float, num_tokens: int) -> None:
+    def stepped(self, stepped: Stepped) -> None:
         now = time.monotonic()
         if self._last is not None:
             self._step_s = _mean(self._step_s, now - self._last)
-        if math.isfinite(nats):
-            self._nats = _mean(self._nats, nats)
-        self._last, self._num_tokens = now, num_tokens
+        if math.isfinite(stepped.nats):
+            self._nats = _mean(self._nats, stepped.nats)
+        self._last = now
 
-    def text(self, step: int, total: int | None) -> str:
+    def text(self, stepped: Stepped) -> str:
         nats = self._nats if self._nats is not None else math.nan
         told = f"train {nats:.3f} nats {nats / math.log(2):.3f} bpc"
         if not self._step_s:
             return told
-        left = "?" if total is None else _clock((total - step) * self._step_s)
-        return f"{told}  {self._num_tokens / self._step_s:,.0f} chars/s  ETA {left}"
+        total = stepped.total_steps
+        left = "?" if total is None else span((total - stepped.step) * self._step_s)
+        return f"{told}  {stepped.num_tokens / self._step_s:,.0f} chars/s  ETA {left}"
 
 
 def _mean(mean: float | None, value: float) -> float:
     return value if mean is None else mean + _NEWEST * (value - mean)
 
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _evaluation(step: int, split: str, loss: Loss, is_best: bool) -> str:
-    best = "  best so far" if is_best else ""
-    return f"step {step}: validation {loss.nats:.4f} nats {loss.bpc:.4f} bpc (split {split}){best}"
+def _evaluation(evaluated: Evaluated) -> str:
+    best = "  best so far" if evaluated.is_best else ""
+    nats, bpc = evaluated.loss.nats, evaluated.loss.bpc
+    return f"step {evaluated.step}: validation {nats:.4f} nats {bpc:.4f} bpc (split {evaluated.split}){best}"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while training: the first is remembered, the second ends the process at once.
+"""Ctrl-C, SIGTERM and other wishes to stop training: the first is remembered, a second signal ends it.
 
 Knows nothing of training.
 """
@@ -15,13 +15,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignal:
-    """While entered, ``received`` holds the first signal that asked to stop.
+    """While entered, ``received`` holds the first signal, or the reason given, that asked to stop.
 
     Outside the main thread, where Python allows no handlers, nothing is changed.
     """
 
     def __init__(self) -> None:
-        self.received: signal.Signals | None = None
+        self.received: signal.Signals | str | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignal:
@@ -36,7 +36,12 @@ class StopSignal:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def ask(self, reason: str) -> None:
+        """Ask to stop without a signal; the first reason stands."""
+        if self.received is None:
+            self.received = reason
+
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if isinstance(self.received, signal.Signals):
             os._exit(128 + number)
         self.received = signal.Signals(number)

@@ -6,24 +6,25 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from charrnn.errors import CheckpointError, ConfigError
+from charrnn.errors import CharrnnError, CheckpointError, ConfigError
 from charrnn.training import setup
+from charrnn.training.callbacks import Callback, Callbacks
 from charrnn.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
 from charrnn.training.config import TrainConfig
 from charrnn.training.corpus import Source
 from charrnn.training.files import sha256_json, write_json
+from charrnn.training.forecast import Facts, Forecast, free_memory, shortage
 from charrnn.training.learner import Learner, choose_device
 from charrnn.training.loop import Parts, TrainingLoop
 from charrnn.training.progress import Progress
-from charrnn.training.reporter import Reporter
 from charrnn.training.run_folder import RunFolder
 from charrnn.training.setup import Material, Standing
 from charrnn.training.signals import StopSignal
@@ -34,8 +35,8 @@ from charrnn.vocab import Vocab
 class TrainResult:
     """How a run ended.
 
-    ``losses`` are the last of each part, in nats; ``stopped_by`` is the signal that ended it early, after
-    which there is no sample.
+    ``losses`` are the last of each part, in nats; ``stopped_by`` is the signal that ended it early, or the
+    reason given to ``Trainer.stop``, after which there is no sample.
     """
 
     path: Path
@@ -44,7 +45,7 @@ class TrainResult:
     best_step: int | None
     best_nats: float | None
     sample: str
-    stopped_by: signal.Signals | None
+    stopped_by: signal.Signals | str | None
 
 
 class Trainer:
@@ -52,7 +53,7 @@ class Trainer:
 
     Args:
         config: the settings; all have defaults.
-        reporter: what is shown meanwhile; nothing by default.
+        callbacks: who is told meanwhile, in this order; nobody by default.
         clock: seconds that only go forward, for ``max_minutes``.
 
     A process trains one model at a time: torch's random numbers and number of threads belong to the process.
@@ -62,14 +63,15 @@ class Trainer:
         self,
         config: TrainConfig | None = None,
         *,
-        reporter: Reporter | None = None,
+        callbacks: Iterable[Callback] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not isinstance(config, TrainConfig | None):
             raise TypeError(f"config is of type {type(config).__name__}: give a TrainConfig, or None")
         self.config = config or TrainConfig()
-        self._reporter = reporter or Reporter()
+        self._callbacks = Callbacks(callbacks)
         self._clock = clock
+        self._stop: StopSignal | None = None
 
     def fit(
         self,
@@ -91,26 +93,41 @@ class Trainer:
             DataError: the text cannot be read, or is too small.
             CheckpointError: the run is damaged, or cannot be saved.
             DivergedError: losses or gradients were not finite several times in a row.
+            CallbackError: a callback failed; the run is as its last checkpoint has it.
         """
         started_at = self._clock()
         choose_device(self.config.device)  # before anything is written
         folder = RunFolder(out)
         source = None if corpus is None else Source(Path(corpus))
-        with _naming(folder), folder.locked(), StopSignal() as stop:
+        with self._listening(), _naming(folder), folder.locked(), StopSignal() as self._stop:
             folder.remove_leftovers()
             loop = self._open(folder, source, started_at, resume=resume, may_change=allow_data_change)
-            stopped_by = loop.run(stop)
-            sample = "" if stopped_by else loop.sample()
-        progress = loop.progress
-        return TrainResult(
-            path=folder.path,
-            step=progress.step,
-            losses=progress.losses,
-            best_step=progress.best_step,
-            best_nats=progress.best_nats,
-            sample=sample,
-            stopped_by=stopped_by,
-        )
+            stopped_by = loop.run(self._stop)
+            sample = "" if stopped_by is not None else loop.sample()
+            result = _result(loop, sample, stopped_by)
+            self._callbacks.ended(result)
+        return result
+
+    def stop(self, reason: str) -> None:
+        """Have the step at hand finished, the run saved and ``fit`` return; from a callback or a thread.
+
+        ``reason`` becomes the result's ``stopped_by``. Where nothing is being trained it does nothing.
+        """
+        if self._stop is not None:
+            self._stop.ask(reason)
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Close the callbacks when the block ends, without hiding the error that ended it."""
+        try:
+            yield
+        except BaseException:
+            with suppress(CharrnnError):
+                self._callbacks.close()
+            raise
+        finally:
+            self._stop = None
+        self._callbacks.close()
 
     def _open(
         self, folder: RunFolder, source: Source | None, started_at: float, *, resume: bool, may_change: bool
@@ -136,7 +153,7 @@ class Trainer:
             raise
         try:
             text = setup.look_at(source or Source(None), self.config)
-            learner = Learner(self.config, len(text.vocab))
+            learner = self._learner(text.vocab)
             material = setup.begin(folder, self.config, text)
         except Exception:
             folder.discard_begun()
@@ -150,10 +167,10 @@ class Trainer:
         self.config.check_resumes(stored)
         name, checkpoint = self._newest_intact(folder)
         if checkpoint is None:
-            self._reporter.note("the run has no checkpoint yet: it begins anew")
+            self._callbacks.note("the run has no checkpoint yet: it begins anew")
             standing = Standing()
             material = setup.reopen(folder, source, standing, may_change=may_change)
-            learner, progress = Learner(self.config, len(material.vocab)), Progress()
+            learner, progress = self._learner(material.vocab), Progress()
         else:
             learner, progress = self._restored(folder, checkpoint)
             standing = self._standing(checkpoint.state, progress, started_at)
@@ -168,7 +185,7 @@ class Trainer:
 
     def _restored(self, folder: RunFolder, checkpoint: Checkpoint) -> tuple[Learner, Progress]:
         vocab = folder.read_vocab()
-        learner = Learner(self.config, len(vocab))
+        learner = self._learner(vocab)
         self._check(checkpoint.state, vocab, learner)
         learner.restore(checkpoint.weights, checkpoint.tensors)
         return learner, Progress.from_json(checkpoint.state["progress"])
@@ -179,11 +196,11 @@ class Trainer:
         return Standing(progress.step, state["corpus_sha256"], is_over)
 
     def _go_on(self, standing: Standing, material: Material, progress: Progress) -> None:
-        self._reporter.note(f"resuming at step {progress.step}")
+        self._callbacks.note(f"resuming at step {progress.step}")
         if standing.is_over:
-            self._reporter.note("the run is finished: there is nothing to train, and its text stays as it is")
+            self._callbacks.note("the run is finished: there is nothing to train; its text stays as it is")
         elif standing.corpus_sha256 != material.corpus_sha256:
-            self._reporter.note("the corpus has changed: going on at its beginning")
+            self._callbacks.note("the corpus has changed: going on at its beginning")
             progress.begin_text()
 
     def _newest_intact(self, folder: RunFolder) -> tuple[str, Checkpoint | None]:
@@ -195,7 +212,7 @@ class Trainer:
             except CheckpointError as error:
                 damages.append(error)
                 if name != names[-1]:
-                    self._reporter.note(f"{error}; falling back to the checkpoint before it")
+                    self._callbacks.note(f"{error}; falling back to the checkpoint before it")
         if damages:
             raise CheckpointError(f"{damages[0]}; no checkpoint is left: start a new run with another --out")
         return "", None
@@ -210,17 +227,28 @@ class Trainer:
         now = {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": learner.device.type}
         for name, value in now.items():
             if state[name] != value:
-                self._reporter.note(
+                self._callbacks.note(
                     f"warning: {name} was {state[name]} and is {value}: the run goes on, but not bit-exact"
                 )
+
+    def _learner(self, vocab: Vocab) -> Learner:
+        """A new one, after a word on its memory if that will not suffice."""
+        device = choose_device(self.config.device)
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+        if (warning := shortage(self.config, len(vocab), free)) is not None:
+            self._callbacks.note(warning)
+        return Learner(self.config, len(vocab))
 
     def _loop(
         self, folder: RunFolder, material: Material, learner: Learner, progress: Progress, started_at: float
     ) -> TrainingLoop:
-        parts = Parts(self.config, folder, material, learner, progress, self._reporter, self._clock)
+        parts = Parts(self.config, folder, material, learner, progress, self._callbacks, self._clock)
         loop = TrainingLoop(parts, started_at)
-        for line in _facts(parts):
-            self._reporter.note(line)
+        facts = _facts(parts, loop.steps_per_epoch)
+        self._callbacks.started(self, facts)
+        for line in facts.lines():
+            self._callbacks.note(line)
+        loop.callbacks = Callbacks([self._callbacks, Forecast(facts, self._callbacks.note, self._clock)])
         return loop
 
 
@@ -250,14 +278,31 @@ def _is_barely_begun(folder: RunFolder, resume: bool) -> bool:
     return resume and names <= {folder.config.name}
 
 
-def _facts(parts: Parts) -> list[str]:
+def _facts(parts: Parts, steps_per_epoch: int) -> Facts:
     """What is trained on what, for how long."""
-    config, model, split = parts.config, parts.learner.model, parts.material.split
-    sizes = ", ".join(f"{part} {size:,}" for part, size in split.sizes.items())
-    total = f"{parts.progress.total_steps:,}" if parts.progress.total_steps else "as many as fit"
-    return [
-        f"{config.cell} {config.num_layers}x{config.hidden_size}, {model.num_parameters:,} parameters, "
-        f"{len(parts.material.vocab)} symbols, {parts.learner.device}, {torch.get_num_threads()} threads",
-        f"{parts.material.info['corpus']['name']}, split {split.name}: {sizes} {config.unit}s",
-        f"steps: {total}, each {config.batch_size} x {config.bptt} {config.unit}s",
-    ]
+    return Facts(
+        path=parts.folder.path,
+        config=parts.config,
+        corpus=parts.material.info["corpus"]["name"],
+        split=parts.material.split.name,
+        sizes=parts.material.split.sizes,
+        vocab_size=len(parts.material.vocab),
+        device=str(parts.learner.device),
+        threads=torch.get_num_threads(),
+        step=parts.progress.step,
+        total_steps=parts.progress.total_steps,
+        steps_per_epoch=steps_per_epoch,
+    )
+
+
+def _result(loop: TrainingLoop, sample: str, stopped_by: signal.Signals | str | None) -> TrainResult:
+    progress = loop.progress
+    return TrainResult(
+        path=loop.folder.path,
+        step=progress.step,
+        losses=progress.losses,
+        best_step=progress.best_step,
+        best_nats=progress.best_nats,
+        sample=sample,
+        stopped_by=stopped_by,
+    )

@@ -6,15 +6,16 @@ import pytest
 from rich.console import Console
 
 from charrnn.training import reporter
+from charrnn.training.callbacks import Callback, Evaluated, Stepped
 from charrnn.training.evaluation import Loss
-from charrnn.training.reporter import BarReporter, PlainReporter, Reporter
+from charrnn.training.reporter import BarReporter, PlainReporter
 
 
-def told(shown: Reporter) -> None:
+def told(shown: Callback) -> None:
     shown.note("a [note]")
     for step in range(1, 4):
-        shown.stepped(step, 10 if step > 1 else None, 2.0, 3200)
-    shown.evaluated(3, "tail", Loss(1.0, 100), is_best=True)
+        shown.stepped(Stepped(step, 10 if step > 1 else None, 2.0, 3200, 0.01, 1.0))
+    shown.evaluated(Evaluated(3, "tail", Loss(1.0, 100), is_best=True))
     shown.close()
 
 

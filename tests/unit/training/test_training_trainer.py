@@ -18,33 +18,9 @@ import torch
 from charrnn.errors import CheckpointError, ConfigError, DataError, DivergedError
 from charrnn.training import TrainConfig, Trainer, evaluate, load_run, loop, setup
 from charrnn.training.checkpoint import MODEL, list_checkpoints
-from charrnn.training.evaluation import Loss
 from charrnn.training.learner import Learner, Learnt
-from charrnn.training.reporter import Reporter
 from charrnn.training.setup import corpora_at
-
-
-class Diary(Reporter):
-    """Remembers what it is told; sends a signal after a step if asked to."""
-
-    def __init__(self, signal_at: int | None = None) -> None:
-        self.notes: list[str] = []
-        self.losses: list[tuple[int, str, float, bool]] = []
-        self.steps: list[int] = []
-        self.nats: list[float] = []
-        self._signal_at = signal_at
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def stepped(self, step: int, total: int | None, nats: float, num_tokens: int) -> None:
-        self.steps.append(step)
-        self.nats.append(nats)
-        if step == self._signal_at:
-            signal.raise_signal(signal.SIGTERM)
-
-    def evaluated(self, step: int, split: str, loss: Loss, *, is_best: bool) -> None:
-        self.losses.append((step, split, loss.nats, is_best))
+from tests.runs import Diary, last_weights
 
 
 @pytest.fixture(autouse=True)
@@ -60,14 +36,10 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def last_weights(run: Path) -> bytes:
-    return (run / "checkpoints" / list_checkpoints(run / "checkpoints")[0] / MODEL).read_bytes()
-
-
 def test_a_run_holds_all_that_is_told_of_it(corpus: Path, small: TrainConfig, tmp_path: Path) -> None:
     diary = Diary()
     config = small.replace(sample_at=(5,))
-    result = Trainer(config, reporter=diary).fit(corpus, out=tmp_path / "run")
+    result = Trainer(config, callbacks=[diary]).fit(corpus, out=tmp_path / "run")
     assert diary.steps == list(range(1, 31))
     assert [(step, split) for step, split, _, _ in diary.losses] == [(11, "tail"), (22, "tail"), (30, "tail")]
     assert result.step == 30
@@ -97,7 +69,7 @@ def test_metrics_tell_the_mean_since_the_line_before(
     corpus: Path, small: TrainConfig, tmp_path: Path
 ) -> None:
     diary = Diary()
-    result = Trainer(small, reporter=diary).fit(corpus, out=tmp_path / "run")
+    result = Trainer(small, callbacks=[diary]).fit(corpus, out=tmp_path / "run")
     lines = [line for line in metrics(tmp_path / "run") if line["kind"] == "train"]
     assert [line["step"] for line in lines] == [9, 18, 27, 30]
     for line, start in zip(lines, [0, 9, 18, 27], strict=True):
@@ -126,7 +98,7 @@ def test_every_epoch_starts_from_the_zero_state(
 def test_learning_lowers_the_loss(corpus: Path, small: TrainConfig, tmp_path: Path) -> None:
     diary = Diary()
     config = small.replace(max_steps=400, eval_every=50, hidden_size=24, dropout=0.0)
-    Trainer(config, reporter=diary).fit(corpus, out=tmp_path / "run")
+    Trainer(config, callbacks=[diary]).fit(corpus, out=tmp_path / "run")
     uniform = math.log(len(load_run(tmp_path / "run").vocab))
     assert diary.losses[-1][2] < 0.5 * uniform
 
@@ -138,7 +110,7 @@ def test_a_stopped_run_resumes_to_the_same_bytes(
 ) -> None:
     config = small.replace(cell=cell)
     whole = Trainer(config).fit(corpus, out=tmp_path / "whole")
-    stopped = Trainer(config, reporter=Diary(signal_at)).fit(corpus, out=tmp_path / "run")
+    stopped = Trainer(config, callbacks=[Diary(signal_at)]).fit(corpus, out=tmp_path / "run")
     assert (stopped.stopped_by, stopped.step, stopped.sample) == (signal.SIGTERM, signal_at, "")
     resumed = Trainer(config).fit(out=tmp_path / "run", resume=True)
     assert last_weights(tmp_path / "run") == last_weights(tmp_path / "whole")
@@ -164,7 +136,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_taken(
     with pytest.raises(CheckpointError, match=r"step-0000030/model.safetensors is damaged: expected sha256"):
         load_run(tmp_path / "run", "last")
     diary = Diary()
-    Trainer(small, reporter=diary).fit(out=tmp_path / "run", resume=True)
+    Trainer(small, callbacks=[diary]).fit(out=tmp_path / "run", resume=True)
     assert "falling back to the checkpoint before it" in diary.notes[0]
     assert diary.steps[0] == 29
     assert last_weights(tmp_path / "run") == whole
@@ -221,14 +193,14 @@ def test_resume_begins_a_run_that_is_not_there(corpus: Path, small: TrainConfig,
 
 
 def test_a_changed_text_is_refused_unless_allowed(corpus: Path, small: TrainConfig, tmp_path: Path) -> None:
-    stopped = Trainer(small, reporter=Diary(13)).fit(corpus, out=tmp_path / "run")
+    stopped = Trainer(small, callbacks=[Diary(13)]).fit(corpus, out=tmp_path / "run")
     assert stopped.step == 13
     corpus.write_text(corpus.read_text() * 2)
     for given in (None, corpus):
         with pytest.raises(ConfigError, match=r"corpus has changed .* --allow-data-change"):
             Trainer(small).fit(given, out=tmp_path / "run", resume=True)
     diary = Diary()
-    changing = Trainer(small, reporter=diary)
+    changing = Trainer(small, callbacks=[diary])
     result = changing.fit(out=tmp_path / "run", resume=True, allow_data_change=True)
     assert result.step == 30
     assert "the corpus has changed: going on at its beginning" in diary.notes
@@ -247,7 +219,7 @@ def test_a_finished_run_keeps_the_text_it_was_trained_on(
     before = contents(tmp_path / "run")
     corpus.write_text(corpus.read_text() * 2)
     diary = Diary()
-    trainer = Trainer(small.replace(threads=2), reporter=diary)
+    trainer = Trainer(small.replace(threads=2), callbacks=[diary])
     assert trainer.fit(out=tmp_path / "run", resume=True, allow_data_change=True).losses == first.losses
     assert diary.steps == []
     assert any("there is nothing to train" in note for note in diary.notes)
@@ -260,11 +232,11 @@ def test_a_run_over_two_texts_tells_both(corpus: Path, small: TrainConfig, tmp_p
     texts = [corpus.read_text(), corpus.read_text() * 2, corpus.read_text() * 3]
     digests = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
     config = small.replace(eval_every=9)
-    Trainer(config, reporter=Diary(13)).fit(corpus, out=tmp_path / "run")
+    Trainer(config, callbacks=[Diary(13)]).fit(corpus, out=tmp_path / "run")
     assert "earlier_corpora" not in load_run(tmp_path / "run", "last").summary()
     for text, signal_at in ((texts[1], 20), (texts[2], None)):
         corpus.write_text(text)
-        Trainer(config, reporter=Diary(signal_at)).fit(
+        Trainer(config, callbacks=[Diary(signal_at)]).fit(
             out=tmp_path / "run", resume=True, allow_data_change=True
         )
     info = json.loads((tmp_path / "run/run.json").read_bytes())
@@ -283,10 +255,10 @@ def test_a_checkpoint_tells_the_texts_it_has_seen(corpus: Path, small: TrainConf
 
 
 def test_losses_of_two_texts_are_not_compared(corpus: Path, small: TrainConfig, tmp_path: Path) -> None:
-    Trainer(small, reporter=Diary(13)).fit(corpus, out=tmp_path / "run")
+    Trainer(small, callbacks=[Diary(13)]).fit(corpus, out=tmp_path / "run")
     corpus.write_text(corpus.read_text()[::-1])
     again = Diary()
-    result = Trainer(small, reporter=again).fit(out=tmp_path / "run", resume=True, allow_data_change=True)
+    result = Trainer(small, callbacks=[again]).fit(out=tmp_path / "run", resume=True, allow_data_change=True)
     assert again.losses[0][3]
     assert result.best_step is not None
     assert result.best_step > 13
@@ -295,7 +267,7 @@ def test_losses_of_two_texts_are_not_compared(corpus: Path, small: TrainConfig, 
 def test_the_new_text_may_go_before_the_first_checkpoint_on_it(
     corpus: Path, small: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Trainer(small, reporter=Diary(13)).fit(corpus, out=tmp_path / "run")
+    Trainer(small, callbacks=[Diary(13)]).fit(corpus, out=tmp_path / "run")
     corpus.write_text(corpus.read_text() * 2)
     _take_up_the_text_and_die(small, tmp_path / "run", monkeypatch)
     corpus.unlink()
@@ -309,7 +281,7 @@ def test_the_new_text_may_go_before_the_first_checkpoint_on_it(
 def test_falling_back_moves_the_step_of_the_change(
     corpus: Path, small: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Trainer(small, reporter=Diary(13)).fit(corpus, out=tmp_path / "run")
+    Trainer(small, callbacks=[Diary(13)]).fit(corpus, out=tmp_path / "run")
     corpus.write_text(corpus.read_text() * 2)
     _take_up_the_text_and_die(small, tmp_path / "run", monkeypatch)
     (tmp_path / "run/checkpoints/step-0000013" / MODEL).write_bytes(b"")
@@ -375,20 +347,20 @@ def test_a_single_damaged_checkpoint_has_none_before_it(
     (tmp_path / "run/checkpoints/step-0000005" / MODEL).write_bytes(b"")
     diary = Diary()
     with pytest.raises(CheckpointError, match=r"is damaged: .*; no checkpoint is left: start a new run"):
-        Trainer(small.replace(max_steps=5), reporter=diary).fit(out=tmp_path / "run", resume=True)
+        Trainer(small.replace(max_steps=5), callbacks=[diary]).fit(out=tmp_path / "run", resume=True)
     assert diary.notes == []
 
 
 def test_a_name_that_is_not_utf8_is_kept(corpus: Path, small: TrainConfig, tmp_path: Path) -> None:
     odd = corpus.with_name(os.fsdecode(b"caf\xe9.txt"))
     corpus.rename(odd)
-    Trainer(small, reporter=Diary(13)).fit(odd, out=tmp_path / "run")
+    Trainer(small, callbacks=[Diary(13)]).fit(odd, out=tmp_path / "run")
     assert Trainer(small).fit(out=tmp_path / "run", resume=True).step == 30
     assert load_run(tmp_path / "run").summary()["corpus"]["name"] == r"caf\udce9.txt"
 
 
 def test_a_changed_text_may_not_bring_new_symbols(corpus: Path, small: TrainConfig, tmp_path: Path) -> None:
-    Trainer(small, reporter=Diary(13)).fit(corpus, out=tmp_path / "run")
+    Trainer(small, callbacks=[Diary(13)]).fit(corpus, out=tmp_path / "run")
     corpus.write_text(corpus.read_text() + "€")
     with pytest.raises(DataError, match=r"U\+20AC"):
         Trainer(small).fit(out=tmp_path / "run", resume=True, allow_data_change=True)
@@ -396,7 +368,7 @@ def test_a_changed_text_may_not_bring_new_symbols(corpus: Path, small: TrainConf
 
 def test_a_text_that_has_gone_is_not_needed(corpus: Path, small: TrainConfig, tmp_path: Path) -> None:
     Trainer(small).fit(corpus, out=tmp_path / "whole")
-    Trainer(small, reporter=Diary(13)).fit(corpus, out=tmp_path / "run")
+    Trainer(small, callbacks=[Diary(13)]).fit(corpus, out=tmp_path / "run")
     text = corpus.read_text()
     corpus.unlink()
     Trainer(small).fit(out=tmp_path / "run", resume=True)
@@ -411,9 +383,9 @@ def test_a_text_that_has_gone_is_not_needed(corpus: Path, small: TrainConfig, tm
 
 
 def test_other_threads_are_a_warning(corpus: Path, small: TrainConfig, tmp_path: Path) -> None:
-    Trainer(small, reporter=Diary(13)).fit(corpus, out=tmp_path / "run")
+    Trainer(small, callbacks=[Diary(13)]).fit(corpus, out=tmp_path / "run")
     diary = Diary()
-    Trainer(small.replace(threads=2), reporter=diary).fit(out=tmp_path / "run", resume=True)
+    Trainer(small.replace(threads=2), callbacks=[diary]).fit(out=tmp_path / "run", resume=True)
     assert "warning: threads was 1 and is 2: the run goes on, but not bit-exact" in diary.notes
     assert load_run(tmp_path / "run").config.threads == 2
 
@@ -444,7 +416,7 @@ def test_single_steps_that_are_not_finite_are_skipped(
 ) -> None:
     poisoned |= {4, 5, 7, 8}
     diary = Diary()
-    assert Trainer(small, reporter=diary).fit(corpus, out=tmp_path / "run").step == 30
+    assert Trainer(small, callbacks=[diary]).fit(corpus, out=tmp_path / "run").step == 30
     assert [line["step"] for line in metrics(tmp_path / "run") if line["kind"] == "skipped"] == [4, 5, 7, 8]
     told = "step 4: loss nan and gradient norm nan are not both finite: step not applied"
     assert told in diary.notes
@@ -492,7 +464,7 @@ def test_minutes_alone_decide_the_steps_once(corpus: Path, small: TrainConfig, t
     diary = Diary()
     config = small.replace(max_steps=None, max_minutes=2.0)
     clock = Ticking(0.5)
-    result = Trainer(config, reporter=diary, clock=clock).fit(corpus, out=tmp_path / "run")
+    result = Trainer(config, callbacks=[diary], clock=clock).fit(corpus, out=tmp_path / "run")
     planned = [int(note.split()[0]) for note in diary.notes if "steps fit into 2 min" in note]
     assert len(planned) == 1
     assert 20 < result.step <= planned[0]
@@ -512,7 +484,7 @@ def test_minutes_end_a_run_that_counts_steps(corpus: Path, small: TrainConfig, t
 
 def test_without_validation_the_last_is_the_best(corpus: Path, small: TrainConfig, tmp_path: Path) -> None:
     diary = Diary()
-    result = Trainer(small.replace(split="none"), reporter=diary).fit(corpus, out=tmp_path / "run")
+    result = Trainer(small.replace(split="none"), callbacks=[diary]).fit(corpus, out=tmp_path / "run")
     assert (result.best_step, diary.losses) == (None, [])
     run = load_run(tmp_path / "run", "best")
     assert run.step == 30
@@ -530,7 +502,7 @@ def test_bytes_train_on_what_is_no_text(small: TrainConfig, tmp_path: Path) -> N
 def test_a_folder_that_is_no_run_is_named(corpus: Path, small: TrainConfig, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"cannot read .*config.json: .* is it a run folder"):
         load_run(tmp_path)
-    Trainer(small, reporter=Diary(13)).fit(corpus, out=tmp_path / "run")
+    Trainer(small, callbacks=[Diary(13)]).fit(corpus, out=tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoints")
     with pytest.raises(CheckpointError, match=r"cannot read .*state.json"):
         load_run(tmp_path / "run")
