@@ -10,7 +10,9 @@ import numpy.typing as npt
 Started: TypeAlias = tuple[Literal["started"], int, int]
 Chunk: TypeAlias = tuple[Literal["chunk"], str, int, int]
 Timing: TypeAlias = tuple[int, int, int, int, float]
-Finished: TypeAlias = tuple[Literal["finished"], Literal["length", "stop", "match"], str | None, int, Timing]
+Finished: TypeAlias = tuple[
+    Literal["finished"], Literal["length", "stop", "match", "end"], str | None, int, Timing
+]
 
 class Vocab:
     def __new__(cls, symbols: list[int], unit: Literal["char", "byte"]) -> Vocab: ...

@@ -32,7 +32,10 @@ class Precision:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An exported model. ``digest`` is the sha256 of its manifest, ``training`` how it was made."""
+    """An exported model. ``digest`` is the sha256 of its manifest, ``training`` how it was made.
+
+    ``end_token``: what ends a text, for a model of documents; to go on beyond it, ban it with ``logit_bias``.
+    """
 
     path: Path
     name: str
@@ -41,6 +44,7 @@ class Bundle:
     hidden_size: int
     embedding_dim: int
     vocab: Vocab
+    end_token: int | None
     precisions: Mapping[str, Precision]
     digest: str
     training: Mapping[str, Any]
@@ -66,6 +70,7 @@ class Bundle:
             hidden_size=manifest["hidden_size"],
             embedding_dim=manifest["embedding_dim"],
             vocab=Vocab.from_json(manifest["vocab"]),
+            end_token=manifest.get("end_token"),
             precisions=MappingProxyType(precisions),
             digest=digest,
             training=MappingProxyType(manifest.get("training", {})),

@@ -61,6 +61,7 @@ _REASONS: dict[int, FinishReason] = {
     pb.FINISH_REASON_LENGTH: "length",
     pb.FINISH_REASON_STOP: "stop",
     pb.FINISH_REASON_MATCH: "match",
+    pb.FINISH_REASON_END: "end",
 }
 
 
@@ -69,6 +70,7 @@ class Model:
     """A model that a server holds; ``digest`` is the sha256 of its bundle's manifest.
 
     ``state_bytes``: what one stream keeps. ``bpc``: bits per character on the validation split, if known.
+    ``end_token`` ends a text of a model of documents; to go on beyond it, ban it with ``logit_bias``.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Model:
     state_bytes: int
     vocab: Vocab
     bpc: float | None
+    end_token: int | None
 
 
 class Client:
@@ -274,4 +277,5 @@ def _model(model: pb.Model) -> Model:
         state_bytes=model.state_bytes,
         vocab=Vocab(model.vocab.symbols, unit),
         bpc=model.bpc if model.HasField("bpc") else None,
+        end_token=model.end_token if model.HasField("end_token") else None,
     )

@@ -15,7 +15,7 @@ from typing import Literal
 
 from charrnn.errors import CharrnnError
 
-FinishReason = Literal["length", "stop", "match"]
+FinishReason = Literal["length", "stop", "match", "end"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ class Timing:
 class Finished:
     """Why and when a complete text ended.
 
-    ``"length"`` is ``max_tokens``, ``"stop"`` a stop string, ``"match"`` the end of what ``regex`` allows.
+    ``"length"`` is ``max_tokens``, ``"stop"`` a stop string, ``"match"`` the end of what ``regex`` allows,
+    ``"end"`` the end symbol of a model of documents, which is no part of the text.
     """
 
     reason: FinishReason

@@ -13,6 +13,7 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
     FINISH_REASON_STOP: _ClassVar[FinishReason]
     FINISH_REASON_MATCH: _ClassVar[FinishReason]
+    FINISH_REASON_END: _ClassVar[FinishReason]
 
 class Unit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -23,6 +24,7 @@ FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_LENGTH: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_MATCH: FinishReason
+FINISH_REASON_END: FinishReason
 UNIT_UNSPECIFIED: Unit
 UNIT_CHAR: Unit
 UNIT_BYTE: Unit
@@ -183,7 +185,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "digest", "cell", "num_layers", "hidden_size", "precision", "state_bytes", "vocab", "bpc")
+    __slots__ = ("name", "digest", "cell", "num_layers", "hidden_size", "precision", "state_bytes", "vocab", "bpc", "end_token")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     CELL_FIELD_NUMBER: _ClassVar[int]
@@ -193,6 +195,7 @@ class Model(_message.Message):
     STATE_BYTES_FIELD_NUMBER: _ClassVar[int]
     VOCAB_FIELD_NUMBER: _ClassVar[int]
     BPC_FIELD_NUMBER: _ClassVar[int]
+    END_TOKEN_FIELD_NUMBER: _ClassVar[int]
     name: str
     digest: str
     cell: str
@@ -202,7 +205,8 @@ class Model(_message.Message):
     state_bytes: int
     vocab: Vocab
     bpc: float
-    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., cell: _Optional[str] = ..., num_layers: _Optional[int] = ..., hidden_size: _Optional[int] = ..., precision: _Optional[str] = ..., state_bytes: _Optional[int] = ..., vocab: _Optional[_Union[Vocab, _Mapping]] = ..., bpc: _Optional[float] = ...) -> None: ...
+    end_token: int
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., cell: _Optional[str] = ..., num_layers: _Optional[int] = ..., hidden_size: _Optional[int] = ..., precision: _Optional[str] = ..., state_bytes: _Optional[int] = ..., vocab: _Optional[_Union[Vocab, _Mapping]] = ..., bpc: _Optional[float] = ..., end_token: _Optional[int] = ...) -> None: ...
 
 class Vocab(_message.Message):
     __slots__ = ("unit", "symbols")

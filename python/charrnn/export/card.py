@@ -52,7 +52,17 @@ def _summary(source: TrainedModel) -> str:
     size = f"{shape.num_layers} {layers} and {shape.hidden_size} hidden units"
     return (
         f"A character-level {_CELL_NAMES[shape.cell]} of {size} with\n"
-        f"{entry}, over {len(source.symbols)} {units}. Made with charrnn."
+        f"{entry}, over {len(source.symbols)} {units}. Made with charrnn.{_ending(source)}"
+    )
+
+
+def _ending(source: TrainedModel) -> str:
+    if source.end_token is None:
+        return ""
+    symbol = source.symbols[source.end_token]
+    name = repr(chr(symbol)) if source.unit == "char" else f"byte {symbol:#04x}"
+    return (
+        f"\nIt writes documents: {_inline(name)} (token {source.end_token}) ends each and is no part of it."
     )
 
 

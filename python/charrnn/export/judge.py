@@ -40,7 +40,7 @@ class Judge:
         self._source = source
         self._tolerances = tolerances
         self._vocab_size = len(source.symbols)
-        self._model = torch_stepper(source.model)
+        self._model = _torch(source)
         self._streams = bpc.cut(source.validation)
         self.num_tokens = self._streams.num_tokens if self._streams else 0
         self.torch_bpc = self._bpc(self._model)
@@ -54,7 +54,7 @@ class Judge:
         step, file = graph_step(graph), FILE_NAMES[precision]
         differences = parity.step_differences(torch_step(self._source.model), step, self._vocab_size)
         self._check_differences(precision, file, differences)
-        stepper = carrying(step)
+        stepper = carrying(step, self._source.end_token)
         self._check_rows(file, stepper)
         measured = self._bpc(stepper)
         added = None if measured is None or self.torch_bpc is None else round(measured - self.torch_bpc, 6)
@@ -92,3 +92,9 @@ class Judge:
                 f"{file}: int8 adds {added:.4f} bits per character to torch's {self.torch_bpc:.4f}, "
                 f"the limit is {limit:g}; export fp32 only, or raise --max-int8-bpc"
             )
+
+
+def _torch(source: TrainedModel) -> Stepper:
+    if source.end_token is None:
+        return torch_stepper(source.model)
+    return carrying(torch_step(source.model), source.end_token)

@@ -34,6 +34,7 @@ def manifest_bytes(
         "embedding_dim": 0 if weights.embedding is None else int(weights.embedding.shape[1]),
         "vocab": {"unit": source.unit, "symbols": list(source.symbols)},
         "start_token": source.start_token,
+        **({} if source.end_token is None else {"end_token": source.end_token}),
         "state": [{"name": state, "width": weights.hidden_size} for state in weights.state_names],
         "precisions": {entry.precision: _precision(entry) for entry in report.precisions},
         "files": {path: _file(content) for path, content in files.items()},

@@ -90,12 +90,14 @@ def graph_step(graph: bytes) -> Step:
     return step
 
 
-def carrying(step: Step) -> Stepper:
-    """Steps in a row, each from the state that the one before left."""
+def carrying(step: Step, end_token: int | None = None) -> Stepper:
+    """Steps in a row, each from the state that the one before left, but ``end_token`` from the zero state."""
 
     def steps(tokens: Tokens) -> Iterator[Logits]:
         state: State | None = None
         for column in tokens.T:
+            if state is not None and end_token is not None:
+                state = [np.where((column == end_token)[:, None], np.float32(0), array) for array in state]
             logits, state = step(np.ascontiguousarray(column), state)
             yield logits
 

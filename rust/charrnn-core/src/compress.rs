@@ -86,6 +86,8 @@ pub struct Coder {
     pub vocab: Arc<Vocab>,
     /// What each lane reads first.
     pub start_token: u32,
+    /// What ends a document, for a model of documents.
+    pub end_token: Option<u32>,
     /// The bundle's digest, in hexadecimal.
     pub digest: String,
     /// Which of its graphs.

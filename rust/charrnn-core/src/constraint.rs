@@ -24,8 +24,11 @@ const MAX_EARLY_BITS: usize = 1 << 24;
 pub enum Pattern<'a> {
     /// The whole text matches. In a match, the text ends when a symbol is drawn that the expression forbids.
     Regex(&'a str),
-    /// Bytes that are valid UTF-8; ends a text only at `max_tokens`.
-    Utf8,
+    /// Bytes that are valid UTF-8; never ends a text.
+    Utf8 {
+        /// What may be drawn between two characters besides, to end the text.
+        end: Option<u32>,
+    },
 }
 
 /// A pattern and a range of lengths, ready to guide texts.
@@ -37,6 +40,8 @@ pub struct Constraint {
     /// For each length below the smallest, a bit a state: whether an allowed length can be completed from it.
     early: Vec<Vec<u64>>,
     may_end: bool,
+    /// Of [`Pattern::Utf8`].
+    end: Option<u32>,
 }
 
 impl Constraint {
@@ -52,8 +57,11 @@ impl Constraint {
     ) -> Result<Self, RequestError> {
         let automaton = compile::compile(pattern, vocab, is_allowed)?;
         let early = early(&automaton, &lengths)?;
-        let may_end = matches!(pattern, Pattern::Regex(_));
-        let constraint = Constraint { automaton, lengths, early, may_end };
+        let (may_end, end) = match pattern {
+            Pattern::Regex(_) => (true, None),
+            Pattern::Utf8 { end } => (false, end),
+        };
+        let constraint = Constraint { automaton, lengths, early, may_end, end };
         let can_start = constraint.is_open(START, 0) && (may_end || !constraint.is_stuck(START, 0));
         match can_start {
             true => Ok(constraint),
@@ -82,7 +90,11 @@ impl Constraint {
     /// The symbols that may follow `num_tokens` in `state`: bit `id % 64` of word `id / 64`. May use `scratch`.
     pub fn mask<'a>(&'a self, state: u32, num_tokens: u32, scratch: &'a mut Vec<u64>) -> &'a [u64] {
         let mask = self.automaton.mask(state);
-        if num_tokens >= *self.lengths.start() && self.left(num_tokens) > self.automaton.max_to_match() {
+        let end = self.end.filter(|_| self.is_complete(state, num_tokens));
+        if end.is_none()
+            && num_tokens >= *self.lengths.start()
+            && self.left(num_tokens) > self.automaton.max_to_match()
+        {
             return mask;
         }
         scratch.clear();
@@ -96,6 +108,9 @@ impl Constraint {
                     *word &= !(1 << bit);
                 }
             }
+        }
+        if let Some(end) = end {
+            scratch[end as usize / 64] |= 1 << (end % 64);
         }
         scratch
     }

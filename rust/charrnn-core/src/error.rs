@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::limits::Limit;
-use crate::vocab::{UnknownSymbol, VocabError};
+use crate::vocab::{describe, Unit, UnknownSymbol, VocabError};
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -19,6 +19,16 @@ pub enum RequestError {
     /// A character of the prompt that the model does not know.
     #[error("prompt: {0}; leave it out or choose another model")]
     UnknownInPrompt(UnknownSymbol),
+    /// The end symbol within the prompt.
+    #[error("prompt: {} at position {position} ends a document of this model, so no prompt holds it; leave it out", describe(*symbol, *unit))]
+    EndInPrompt {
+        /// The code point or byte.
+        symbol: u32,
+        /// Symbols before it.
+        position: usize,
+        /// The vocabulary's unit.
+        unit: Unit,
+    },
     /// A token id of the prompt that the model does not know.
     #[error("prompt_ids: id {id} at position {position} is not below the vocabulary's size {vocab_size}")]
     UnknownId {
@@ -140,7 +150,6 @@ pub enum BundleError {
 mod tests {
     use super::*;
     use crate::limits;
-    use crate::vocab::{describe, Unit};
 
     #[test]
     fn messages_name_field_value_limit_and_remedy() {

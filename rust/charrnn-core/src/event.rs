@@ -44,6 +44,8 @@ pub enum FinishReason {
     Stop,
     /// The text matches the regular expression, and what was drawn next would have left it.
     Match,
+    /// The end symbol was drawn: the document is complete.
+    End,
 }
 
 /// The text is complete.

@@ -54,7 +54,7 @@ limits! {
     /// Samples of a prompt.
     SAMPLE_INDEX = "sample_index", 0.0, u32::MAX as f64, Some(0.0), "which of several samples of one prompt and seed";
     /// Least length of the text.
-    MIN_TOKENS = "min_tokens", 0.0, 1_000_000.0, Some(0.0), "symbols before which no stop string and no regex ends the text";
+    MIN_TOKENS = "min_tokens", 0.0, 1_000_000.0, Some(0.0), "symbols before which no stop string, regex or end symbol ends the text";
     /// Length of an expression.
     REGEX_CHARS = "length of regex", 1.0, 65_536.0, None, "characters of the regular expression";
     /// Length of the text.

@@ -44,6 +44,8 @@ pub struct Manifest {
     pub hidden_size: u32,
     vocab: Symbols,
     start_token: u32,
+    /// Absent from models that were not trained on documents.
+    end_token: Option<u32>,
     state: Vec<StateTensor>,
     /// The step graphs by precision, `fp32` and `int8`.
     pub precisions: BTreeMap<String, Precision>,
@@ -84,6 +86,8 @@ pub struct Bundle {
     pub spec: ModelSpec,
     /// What an empty prompt feeds.
     pub start_token: u32,
+    /// What ends a text, for a model of documents; fed before every text, and equal to `start_token`.
+    pub end_token: Option<u32>,
 }
 
 impl Bundle {
@@ -100,9 +104,10 @@ impl Bundle {
         let vocab = Vocab::new(manifest.vocab.unit, manifest.vocab.symbols.clone())
             .map_err(|source| BundleError::Vocab { path: path.clone(), source })?;
         let spec = ModelSpec { vocab_size: vocab.size(), state: manifest.state.clone() };
-        let start_token = manifest.start_token;
+        let (start_token, end_token) = (manifest.start_token, manifest.end_token);
         let digest = hex(&Sha256::digest(json.as_bytes()));
-        Ok(Bundle { dir: dir.to_owned(), json, manifest, digest, vocab: Arc::new(vocab), spec, start_token })
+        let (dir, vocab) = (dir.to_owned(), Arc::new(vocab));
+        Ok(Bundle { dir, json, manifest, digest, vocab, spec, start_token, end_token })
     }
 
     /// The manifest as it was read.
@@ -207,13 +212,7 @@ impl Manifest {
             return Err(format!("format version is {}, this charrnn reads {VERSION}", self.version));
         }
         self.check_name()?;
-        if self.start_token as usize >= self.vocab.symbols.len() {
-            let size = self.vocab.symbols.len();
-            return Err(format!(
-                "start_token {} is not below the vocabulary's size {size}",
-                self.start_token
-            ));
-        }
+        self.check_tokens()?;
         self.check_state()?;
         self.check_shape()?;
         self.check_files()
@@ -224,6 +223,21 @@ impl Manifest {
         match (1..=MAX_NAME_CHARS).contains(&self.name.len()) && self.name.chars().all(is_plain) {
             true => Ok(()),
             false => Err(format!("name must be 1 to {MAX_NAME_CHARS} of A-Z a-z 0-9 . _ -")),
+        }
+    }
+
+    fn check_tokens(&self) -> Result<(), String> {
+        let (start, size) = (self.start_token, self.vocab.symbols.len());
+        let named = [("start_token", Some(start)), ("end_token", self.end_token)];
+        let mut named = named.into_iter().filter_map(|(name, token)| token.map(|token| (name, token)));
+        if let Some((name, token)) = named.find(|&(_, token)| token as usize >= size) {
+            return Err(format!("{name} {token} is not below the vocabulary's size {size}"));
+        }
+        match self.end_token {
+            Some(end) if end != start => Err(format!(
+                "end_token is {end}, but start_token is {start}; a document begins after the end of another"
+            )),
+            _ => Ok(()),
         }
     }
 

@@ -81,18 +81,20 @@ impl Stopping {
         }
     }
 
-    /// What the text may look like, if not like anything.
+    /// What the text may look like, if not like anything. The end symbol is no part of it.
     fn constraint(
         &self,
         vocab: &Vocab,
         sampling: &ValidSampling,
+        end_token: Option<u32>,
     ) -> Result<Option<Constraint>, RequestError> {
+        let end = end_token.filter(|&end| sampling.is_allowed(end));
         let pattern = match (&self.regex, self.utf8 && vocab.unit() == Unit::Byte) {
             (Some(regex), _) => Pattern::Regex(regex),
-            (None, true) => Pattern::Utf8,
+            (None, true) => Pattern::Utf8 { end },
             (None, false) => return Ok(None),
         };
-        let is_allowed = |token| sampling.is_allowed(token);
+        let is_allowed = |token| Some(token) != end_token && sampling.is_allowed(token);
         Constraint::new(pattern, vocab, is_allowed, self.validate()?).map(Some)
     }
 
@@ -122,6 +124,17 @@ impl Prompt {
     }
 }
 
+/// Within a document there is no end symbol.
+fn check_no_end(prompt: &[u32], end_token: Option<u32>, vocab: &Vocab) -> Result<(), RequestError> {
+    match prompt.iter().position(|&token| Some(token) == end_token) {
+        Some(position) => {
+            let (symbol, unit) = (vocab.symbol(prompt[position]), vocab.unit());
+            Err(RequestError::EndInPrompt { symbol, position, unit })
+        }
+        None => Ok(()),
+    }
+}
+
 fn check_ids(ids: Vec<u32>, vocab_size: usize) -> Result<Vec<u32>, RequestError> {
     match ids.iter().position(|&id| id as usize >= vocab_size) {
         Some(position) => Err(RequestError::UnknownId { id: ids[position], position, vocab_size }),
@@ -136,6 +149,7 @@ pub struct ValidRequest {
     num_prompt_tokens: u32,
     sampling: ValidSampling,
     sample_index: u32,
+    end_token: Option<u32>,
     lengths: RangeInclusive<u32>,
     constraint: Option<Arc<Constraint>>,
     stop: StopSet,
@@ -146,8 +160,14 @@ pub struct ValidRequest {
 }
 
 impl GenerateRequest {
-    /// Checks everything against the vocabulary and the limits. An empty prompt becomes `start_token`.
-    pub fn validate(self, vocab: &Vocab, start_token: u32) -> Result<ValidRequest, RequestError> {
+    /// Checks everything against the vocabulary and the limits. An empty prompt becomes `start_token`; with an
+    /// `end_token` every prompt is a document's beginning, which that symbol stands before.
+    pub fn validate(
+        self,
+        vocab: &Vocab,
+        start_token: u32,
+        end_token: Option<u32>,
+    ) -> Result<ValidRequest, RequestError> {
         let lengths = self.stopping.validate()?;
         let sampling = self.sampling.validate()?;
         sampling.check_ids(vocab.size())?;
@@ -156,15 +176,17 @@ impl GenerateRequest {
             delay_ms.map(|ms| limits::MAX_CHUNK_DELAY_MS.resolve_u32(Some(ms))).transpose()?;
         let mut prompt_tokens = self.prompt.encode(vocab)?;
         let num_prompt_tokens = prompt_tokens.len() as u32;
-        if prompt_tokens.is_empty() {
-            prompt_tokens.push(start_token);
+        check_no_end(&prompt_tokens, end_token, vocab)?;
+        if prompt_tokens.is_empty() || end_token.is_some() {
+            prompt_tokens.insert(0, end_token.unwrap_or(start_token));
         }
         Ok(ValidRequest {
             prompt_tokens,
             num_prompt_tokens,
-            constraint: self.stopping.constraint(vocab, &sampling)?.map(Arc::new),
+            constraint: self.stopping.constraint(vocab, &sampling, end_token)?.map(Arc::new),
             sampling,
             sample_index: self.sample_index,
+            end_token,
             lengths,
             stop: self.stopping.automaton(vocab)?,
             stop_strings: self.stopping.stop,
@@ -194,6 +216,11 @@ impl ValidRequest {
     /// Which of several samples of the same prompt and seed.
     pub fn sample_index(&self) -> u32 {
         self.sample_index
+    }
+
+    /// What ends the text when it is drawn, and is no part of it.
+    pub fn end_token(&self) -> Option<u32> {
+        self.end_token
     }
 
     /// Symbols after which the text ends, at least 1.

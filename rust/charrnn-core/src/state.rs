@@ -111,6 +111,15 @@ impl StateRows {
     /// Appends a row of zeros: the state before a text's first symbol.
     pub fn push_zero(&mut self) {
         let row = self.add_row();
+        self.zero(row);
+    }
+
+    /// Makes a row what it is before a text's first symbol.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn zero(&mut self, row: usize) {
+        assert!(row < self.num_rows, "row {row} of {}", self.num_rows);
         self.tensors.iter_mut().for_each(|tensor| tensor.row_mut(row).fill(0.0));
     }
 
@@ -240,7 +249,7 @@ mod tests {
     proptest! {
         /// Whatever is done to the rows, they hold what a list of lists holds.
         #[test]
-        fn rows_behave_like_a_list_of_lists(ops in prop::collection::vec((0u8..6, any::<u16>()), 0..60)) {
+        fn rows_behave_like_a_list_of_lists(ops in prop::collection::vec((0u8..7, any::<u16>()), 0..60)) {
             let mut rows = StateRows::new(&spec(), 2);
             let mut model: Vec<Vec<f32>> = Vec::new();
             for (op, value) in ops {
@@ -261,6 +270,10 @@ mod tests {
                     4 if !model.is_empty() => {
                         rows.write(row, &row_of(value));
                         model[row] = row_of(value).floats().to_vec();
+                    }
+                    5 if !model.is_empty() => {
+                        rows.zero(row);
+                        model[row] = vec![0.0; spec().state_len()];
                     }
                     _ => {
                         bump(&mut rows);

@@ -20,6 +20,7 @@ fn coder(vocab: &Arc<Vocab>, num_workers: usize) -> Coder {
         models: (0..num_workers).map(|_| model()).collect(),
         vocab: Arc::clone(vocab),
         start_token: START,
+        end_token: None,
         digest: DIGEST.to_owned(),
         precision: "fp32".to_owned(),
     }
@@ -155,4 +156,38 @@ fn a_full_disk_is_told_by_the_name_of_the_file() {
     let full = PathBuf::from("/dev/full");
     let error = compress(&mut coder(&letters(), 1), &path, &full, &mut |_| true).expect_err("no room");
     assert!(error.to_string().starts_with("/dev/full cannot be written: No space left"), "{error}");
+}
+
+/// Every document costs what it costs alone, whatever stands before it, and those are coded as ever.
+#[test]
+fn documents_are_coded_each_from_the_beginning() {
+    let folder = Folder::new("documents");
+    let documents = |end_token| Coder { start_token: 2, end_token, ..coder(&letters(), 1) };
+    let bits = |text: &[u8], end_token| {
+        let path = folder.0.join("text");
+        fs::write(&path, text).expect("written");
+        measure(&mut documents(end_token), &path, &mut |_| true).expect("bits").0
+    };
+    let parts: [&[u8]; 4] = [b"abfffc", b"c", b"gdgdbeeac", b"bbabb"];
+    let whole = parts.concat();
+    let alone: f64 = parts.iter().map(|part| bits(part, Some(2))).sum();
+    assert!((bits(&whole, Some(2)) - alone).abs() < 1e-9);
+    assert!((bits(&whole, None) - alone).abs() > 1e-3, "the state did not matter");
+    assert_eq!(bits(parts[3], Some(2)), bits(parts[3], None), "without an end the two are one");
+    for text in [whole.as_slice(), b"caxcbc", b"c\xffcc"] {
+        let (packed, report) = folder.pack(text, &mut documents(Some(2)));
+        assert_eq!(report.num_symbols as usize, text.len());
+        assert_eq!(folder.unpack(&packed, &mut documents(Some(2))).expect("restored"), text);
+    }
+}
+
+/// Files made before there were documents must come back: these bytes are of such a one.
+#[test]
+fn a_model_without_documents_codes_as_it_always_did() {
+    let folder = Folder::new("golden");
+    let (packed, _) = folder.pack(b"abcabcxhfedcba", &mut coder(&letters(), 1));
+    let hexadecimal: String = packed.iter().map(|byte| format!("{byte:02x}")).collect();
+    let expected = "63524e01001122334455667704667033320e95435f4ea1a06d395f2447621729afd2df31144c1100b819bacba8128a9fdbe3\
+        c7f8dda20f20611450f0";
+    assert_eq!(hexadecimal, expected);
 }

@@ -6,6 +6,8 @@ use charrnn_core::vocab::{Unit, Vocab};
 use proptest::prelude::*;
 use regex::Regex;
 
+const ANY_UTF8: Pattern<'_> = Pattern::Utf8 { end: None };
+
 fn chars(symbols: &str) -> Vocab {
     Vocab::new(Unit::Char, symbols.chars().map(u32::from).collect()).expect("a vocabulary")
 }
@@ -167,13 +169,13 @@ proptest! {
     fn utf8_is_all_of_utf8_and_nothing_else(text in "\\PC{0,8}", choices in prop::collection::vec(any::<u32>(), 9)) {
         let vocab = all_bytes();
         let num = text.len().max(1) as u32;
-        let constraint = Constraint::new(Pattern::Utf8, &vocab, |_| true, 0..=num).expect("empty text");
+        let constraint = Constraint::new(ANY_UTF8, &vocab, |_| true, 0..=num).expect("empty text");
         let mut state = START;
         for (at, byte) in (0..).zip(text.bytes()) {
             prop_assert!(!constraint.may_end(state, at));
             state = constraint.advance(state, at, u32::from(byte)).expect("a valid text");
         }
-        let constraint = Constraint::new(Pattern::Utf8, &vocab, |_| true, 0..=9).expect("empty text");
+        let constraint = Constraint::new(ANY_UTF8, &vocab, |_| true, 0..=9).expect("empty text");
         let (mut state, mut bytes) = (START, Vec::new());
         for (at, choice) in (0..).zip(choices) {
             let options = allowed(&constraint, state, at, 256);
@@ -183,4 +185,21 @@ proptest! {
         }
         prop_assert!(String::from_utf8(bytes).is_ok());
     }
+}
+
+#[test]
+fn the_end_symbol_stands_between_characters_only() {
+    let vocab = Vocab::new(Unit::Byte, "é\n".bytes().map(u32::from).collect()).expect("a vocabulary");
+    let (lead, continued, end) = (0, 1, 2);
+    let constraint =
+        |lengths| Constraint::new(Pattern::Utf8 { end: Some(end) }, &vocab, |id| id != end, lengths);
+    let free = constraint(0..=4).expect("some text");
+    assert_eq!(allowed(&free, START, 0, 3), [lead, end]);
+    let within = free.advance(START, 0, lead).expect("allowed");
+    assert_eq!((allowed(&free, within, 1, 3), free.advance(START, 0, end)), (vec![continued], None));
+    let late = constraint(2..=3).expect("some text");
+    assert_eq!(allowed(&late, START, 0, 3), [lead]);
+    let after = late.advance(late.advance(START, 0, lead).expect("allowed"), 1, continued).expect("allowed");
+    // There is no room for another character, but the end may come: the text is not over before it.
+    assert_eq!((allowed(&late, after, 2, 3), late.is_over(after, 2)), (vec![end], false));
 }

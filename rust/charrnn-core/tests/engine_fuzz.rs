@@ -8,7 +8,7 @@ use std::time::Duration;
 use charrnn_core::params::SamplingParams;
 use charrnn_core::request::{GenerateRequest, Output, Prompt, Stopping};
 use charrnn_core::vocab::{Unit, Vocab};
-use common::{bytes, config, letters, solo, Reader, Rig, Transcript};
+use common::{bytes, config, letters, solo_ending, Reader, Rig, Transcript};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -148,13 +148,28 @@ fn run_out(rig: &mut Rig, streams: &mut [Live]) {
     panic!("streams that never end: {:?} live", rig.live());
 }
 
-fn check_trace(num_workers: usize, max_streams: usize, vocab: Arc<Vocab>, ops: Vec<Op>) {
+/// Runs a trace on a model of documents if there is an `end_token`, which then is in no prompt.
+fn check_trace(
+    num_workers: usize,
+    max_streams: usize,
+    vocab: Arc<Vocab>,
+    end_token: Option<u32>,
+    mut ops: Vec<Op>,
+) {
     let mut rig = Rig::new(num_workers, vocab, config(max_streams, 99));
+    rig.end_token = end_token;
+    for op in &mut ops {
+        if let Op::Submit(request, _) = op {
+            if let Prompt::Ids(ids) = &mut request.prompt {
+                ids.retain(|&id| Some(id) != end_token);
+            }
+        }
+    }
     let mut streams = Vec::new();
     ops.into_iter().for_each(|op| apply(&mut rig, &mut streams, op));
     run_out(&mut rig, &mut streams);
     for (request, reader, transcript) in &streams {
-        let alone = solo(request, &rig.vocab);
+        let alone = solo_ending(request, &rig.vocab, end_token);
         match reader {
             Some(_) => assert_eq!(transcript.complete(), alone, "{request:?}"),
             None => assert!(
@@ -169,14 +184,27 @@ fn trace(unit: Unit) -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op(unit), 0..60)
 }
 
+/// Half of the models are of documents. The end symbol is none that an expression needs for some length.
+fn end(unit: Unit) -> impl Strategy<Value = Option<u32>> {
+    let symbols = match unit {
+        Unit::Char => vec![3, 4, 5, 6],
+        Unit::Byte => vec![0, 5, 6, 7],
+    };
+    prop::option::of(prop::sample::select(symbols))
+}
+
 proptest! {
     #[test]
-    fn characters(num_workers in 1usize..3, max_streams in 1usize..6, ops in trace(Unit::Char)) {
-        check_trace(num_workers, max_streams, letters(), ops);
+    fn characters(
+        num_workers in 1usize..3, max_streams in 1usize..6, end in end(Unit::Char), ops in trace(Unit::Char),
+    ) {
+        check_trace(num_workers, max_streams, letters(), end, ops);
     }
 
     #[test]
-    fn byte_symbols(num_workers in 1usize..3, max_streams in 1usize..6, ops in trace(Unit::Byte)) {
-        check_trace(num_workers, max_streams, bytes(), ops);
+    fn byte_symbols(
+        num_workers in 1usize..3, max_streams in 1usize..6, end in end(Unit::Byte), ops in trace(Unit::Byte),
+    ) {
+        check_trace(num_workers, max_streams, bytes(), end, ops);
     }
 }

@@ -66,7 +66,7 @@ fn engine_time(vocab: &Arc<Vocab>, wanted: &GenerateRequest) -> Duration {
     let (engine, mut workers) =
         Engine::unstarted(models, vocab.clone(), config(BATCH, 0), Arc::new(Instant::now));
     for _ in 0..BATCH {
-        let valid = wanted.clone().validate(vocab, START).expect("a valid request");
+        let valid = wanted.clone().validate(vocab, START, None).expect("a valid request");
         engine.submit(valid, Box::new(Sponge)).expect("room");
     }
     let start = Instant::now();
@@ -76,7 +76,7 @@ fn engine_time(vocab: &Arc<Vocab>, wanted: &GenerateRequest) -> Duration {
 
 /// Time a character of the sampler alone, on the same logits.
 fn sampler_time(vocab: &Arc<Vocab>, wanted: &GenerateRequest) -> Duration {
-    let valid = wanted.clone().validate(vocab, START).expect("a valid request");
+    let valid = wanted.clone().validate(vocab, START, None).expect("a valid request");
     let (logits, mut sampler) = (FreeModel::new().logits, Sampler::new(NUM_SYMBOLS));
     let start = Instant::now();
     for position in 0..NUM_CHARS {

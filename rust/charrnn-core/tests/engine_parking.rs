@@ -86,7 +86,7 @@ impl Sink for BadNews {
 fn a_stalled_reader_is_told_so_if_it_has_room() {
     let mut rig = Rig::new(1, letters(), config(1, 1));
     let (sender, receiver) = std::sync::mpsc::channel();
-    let valid = request("a", 1, 9).validate(&rig.vocab, START).expect("a valid request");
+    let valid = request("a", 1, 9).validate(&rig.vocab, START, None).expect("a valid request");
     rig.engine.submit(valid, Box::new(BadNews(sender))).expect("room");
     rig.turn();
     rig.advance(30_000 * MS);

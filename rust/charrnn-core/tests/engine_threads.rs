@@ -29,7 +29,7 @@ fn submit(
     capacity: usize,
 ) -> Result<Reader, SubmitError> {
     let (sink, reader) = pipe(capacity);
-    let valid = request.clone().validate(vocab, START).expect("a valid request");
+    let valid = request.clone().validate(vocab, START, None).expect("a valid request");
     engine.submit(valid, sink).map(|()| reader)
 }
 

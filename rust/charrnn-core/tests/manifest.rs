@@ -65,10 +65,19 @@ fn a_good_bundle_opens() {
     let folder = bundle(|_| {});
     let bundle = Bundle::open(&folder.0).expect("good");
     assert_eq!((bundle.vocab.size(), bundle.spec.state_len(), bundle.start_token), (2, 4, 0));
+    assert_eq!(bundle.end_token, None);
     assert_eq!(bundle.digest, sha256(bundle.manifest_json().as_bytes()));
     assert_eq!(bundle.default_precision(), "fp32");
     assert_eq!(bundle.read("fp32").expect("hash fits"), b"graph");
     bundle.verify_all().expect("hashes fit");
+}
+
+#[test]
+fn a_model_of_documents_says_what_ends_them() {
+    for (end, expected) in [(json!(0), Some(0)), (json!(null), None)] {
+        let folder = bundle(|m| m["end_token"] = end);
+        assert_eq!(Bundle::open(&folder.0).expect("good").end_token, expected);
+    }
 }
 
 #[test]
@@ -178,12 +187,14 @@ fn a_state_that_contradicts_the_shape_is_refused() {
 #[test]
 fn every_rule_of_the_manifest_is_kept() {
     type Change = fn(&mut Value);
-    let cases: [(Change, &str); 16] = [
+    let cases: [(Change, &str); 18] = [
         (|m| m["format"] = json!("other"), "format is \"other\", expected \"charrnn-bundle\""),
         (|m| m["version"] = json!(2), "format version is 2, this charrnn reads 1"),
         (|m| m["name"] = json!(""), "name must be"),
         (|m| m["name"] = json!("a/b"), "name must be"),
         (|m| m["start_token"] = json!(2), "start_token 2 is not below the vocabulary's size 2"),
+        (|m| m["end_token"] = json!(2), "end_token 2 is not below the vocabulary's size 2"),
+        (|m| m["end_token"] = json!(1), "end_token is 1, but start_token is 0"),
         (|m| m["vocab"]["symbols"] = json!([]), "start_token 0 is not below the vocabulary's size 0"),
         (
             |m| m["vocab"]["symbols"] = json!([97, 97]),

@@ -25,7 +25,7 @@ fn request(prompt: &str) -> GenerateRequest {
 }
 
 fn validate(request: GenerateRequest) -> Result<ValidRequest, String> {
-    request.validate(&vocab(), NEWLINE).map_err(|error| error.to_string())
+    request.validate(&vocab(), NEWLINE, None).map_err(|error| error.to_string())
 }
 
 fn refusal(change: impl FnOnce(&mut GenerateRequest)) -> String {
@@ -53,6 +53,24 @@ fn an_empty_prompt_is_the_start_token() {
         let valid = validate(GenerateRequest { prompt, ..request("") }).expect("valid");
         assert_eq!((valid.prompt_tokens(), valid.num_prompt_tokens()), (&[NEWLINE][..], 0));
     }
+}
+
+#[test]
+fn a_document_begins_after_the_end_of_another() {
+    for (prompt, fed) in [("", &[NEWLINE][..]), ("abc", &[NEWLINE, 1, 2, 3])] {
+        let valid = request(prompt).validate(&vocab(), NEWLINE, Some(NEWLINE)).expect("valid");
+        assert_eq!((valid.prompt_tokens(), valid.num_prompt_tokens() as usize), (fed, prompt.len()));
+        assert_eq!(valid.end_token(), Some(NEWLINE));
+    }
+    let error = request("ab\nc").validate(&vocab(), NEWLINE, Some(NEWLINE)).expect_err("refused").to_string();
+    let expected =
+        "prompt: character '\\n' (U+000A) at position 2 ends a document of this model, so no prompt";
+    assert!(error.starts_with(expected) && error.ends_with("leave it out"), "{error}");
+    // No text holds it, so nothing but the end of the text matches it.
+    let mut matching = request("a");
+    matching.stopping.regex = Some("\n".to_owned());
+    let error = matching.validate(&vocab(), NEWLINE, Some(NEWLINE)).expect_err("refused").to_string();
+    assert!(error.starts_with("regex: no text of 0 to 256"), "{error}");
 }
 
 #[test]
@@ -121,7 +139,7 @@ fn a_stop_string_of_a_byte_vocabulary_is_measured_in_bytes() {
     let bytes = Vocab::new(Unit::Byte, (0..256).collect()).expect("bytes");
     let mut request = request("");
     request.stopping.stop = vec!["é".repeat(129)];
-    let error = request.validate(&bytes, 10).expect_err("258 bytes");
+    let error = request.validate(&bytes, 10, None).expect_err("258 bytes");
     assert!(error.to_string().starts_with("length of a stop string is 258"), "{error}");
 }
 

@@ -175,6 +175,7 @@ fn reason(reason: FinishReason) -> &'static str {
         FinishReason::Length => "length",
         FinishReason::Stop => "stop",
         FinishReason::Match => "match",
+        FinishReason::End => "end",
     }
 }
 

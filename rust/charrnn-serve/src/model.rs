@@ -38,6 +38,8 @@ pub struct ModelInfo {
     pub vocab: Arc<Vocab>,
     /// What an empty prompt feeds.
     pub start_token: u32,
+    /// What ends a text, for a model of documents.
+    pub end_token: Option<u32>,
 }
 
 /// A model ready to generate; a clone is the same one. Dropping the last ends its streams and joins its threads.
@@ -61,7 +63,7 @@ impl Model {
 
     /// Checks and admits a request; its events come through the stream.
     pub fn generate(&self, request: GenerateRequest) -> Result<EventStream, GenerateError> {
-        let request = request.validate(&self.info.vocab, self.info.start_token)?;
+        let request = request.validate(&self.info.vocab, self.info.start_token, self.info.end_token)?;
         let (sink, stream) = channel();
         self.engine.submit(request, Box::new(sink))?;
         Ok(stream)
@@ -122,6 +124,7 @@ pub fn load_coder(
         models,
         vocab: Arc::clone(&bundle.vocab),
         start_token: bundle.start_token,
+        end_token: bundle.end_token,
         digest: bundle.digest.clone(),
         precision: precision.to_owned(),
     })
@@ -160,5 +163,6 @@ fn model_info(bundle: &Bundle, precision: &str) -> ModelInfo {
         bpc: manifest.precisions.get(precision).and_then(|entry| entry.bpc),
         vocab: Arc::clone(&bundle.vocab),
         start_token: bundle.start_token,
+        end_token: bundle.end_token,
     }
 }

@@ -182,6 +182,7 @@ fn to_pb_finished(finished: Finished) -> pb::Finished {
         FinishReason::Length => pb::FinishReason::Length,
         FinishReason::Stop => pb::FinishReason::Stop,
         FinishReason::Match => pb::FinishReason::Match,
+        FinishReason::End => pb::FinishReason::End,
     };
     let timing = finished.timing;
     pb::Finished {
@@ -213,5 +214,6 @@ fn to_pb_model(info: &ModelInfo) -> pb::Model {
         state_bytes: info.state_bytes,
         vocab: Some(pb::Vocab { unit: unit.into(), symbols: info.vocab.symbols().to_vec() }),
         bpc: info.bpc,
+        end_token: info.end_token,
     }
 }

@@ -71,7 +71,7 @@ fn field(error: &RequestError) -> &'static str {
         RequestError::NoSuchId { field, .. } => field,
         RequestError::NothingAllowed => "allowed",
         RequestError::Lengths { .. } => "min_tokens",
-        RequestError::UnknownInPrompt(_) => "prompt",
+        RequestError::UnknownInPrompt(_) | RequestError::EndInPrompt { .. } => "prompt",
         RequestError::UnknownId { .. } => "prompt_ids",
         RequestError::UnknownInStop { .. } => "stop",
         RequestError::Regex(_)

@@ -74,6 +74,33 @@ def test_a_model_without_a_newline_starts_at_its_first_symbol(source: TrainedMod
     assert json.loads((tmp_path / "b" / "manifest.json").read_bytes())["start_token"] == 0
 
 
+@pytest.mark.parametrize("end_token", [-1, 11])
+def test_an_end_that_is_no_symbol_is_refused(source: TrainedModel, end_token: int) -> None:
+    with pytest.raises(ConfigError, match=f"end_token is {end_token}; it must be below 11 symbols"):
+        replace(source, end_token=end_token)
+
+
+def test_a_model_of_documents_is_judged_as_it_was_trained(source: TrainedModel, tmp_path: Path) -> None:
+    """The validation text is two streams, judged by a loop that forgets at every end."""
+    documents = replace(source, end_token=7)
+    report = export_model(documents, tmp_path / "b", ["fp32"])
+    assert json.loads((tmp_path / "b" / "manifest.json").read_bytes())["start_token"] == 7
+    text = torch.tensor(source.validation[:599].astype(np.int64))
+    nats = 0.0
+    for start in (0, 299):
+        state = source.model.zero_state(1)
+        for token, target in zip(text[start : start + 299], text[start + 1 : start + 300], strict=True):
+            state = source.model.zero_state(1) if token == 7 else state
+            with torch.no_grad():
+                logits, state = source.model.step(token[None], state)
+            nats += float(torch.nn.functional.cross_entropy(logits, target[None]))
+    assert report.torch_bpc == pytest.approx(nats / 598 / np.log(2), abs=1e-5)
+    assert report.precisions[0].bpc == pytest.approx(report.torch_bpc, abs=1e-5)
+    assert (
+        abs((report.torch_bpc or 0) - (export_model(source, tmp_path / "c", ["fp32"]).torch_bpc or 0)) > 1e-3
+    )
+
+
 def test_figures_are_of_the_written_graphs(source: TrainedModel, tmp_path: Path) -> None:
     report = export_model(source, tmp_path / "b", options=LOOSE)
     fp32, int8 = report.precisions

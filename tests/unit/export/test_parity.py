@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from charrnn.export import bpc, parity
-from charrnn.export.stepping import Logits, State, Tokens
+from charrnn.export.stepping import Logits, State, Tokens, carrying
 from charrnn.export.weights import Array
 
 VOCAB_SIZE = 5
@@ -143,3 +143,14 @@ def test_a_text_is_cut_by_its_length_alone(length: int, shape: tuple[int, int] |
     assert streams.inputs.shape == streams.targets.shape == shape
     assert np.array_equal(streams.targets, streams.inputs + 1)
     assert np.array_equal(streams.inputs.ravel(), np.arange(shape[0] * shape[1]))
+
+
+def test_an_end_token_is_read_from_the_zero_state() -> None:
+    def step(token: Tokens, state: State | None) -> tuple[Logits, State]:
+        total = (np.zeros((len(token), 1), np.float32) if state is None else state[0]) + token[:, None]
+        return total, [total]
+
+    tokens = np.array([[1, 2, 4, 1], [4, 4, 2, 2]])
+    totals = [logits[:, 0].tolist() for logits in carrying(step, 4)(tokens)]
+    assert totals == [[1, 4], [3, 4], [4, 6], [5, 8]]
+    assert [logits[:, 0].tolist() for logits in carrying(step)(tokens)] == [[1, 4], [3, 8], [7, 10], [8, 12]]

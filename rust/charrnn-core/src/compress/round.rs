@@ -49,6 +49,7 @@ struct Group<'a, L> {
     /// What each row is fed next.
     tokens: Vec<u32>,
     start_token: u32,
+    end_token: Option<u32>,
     /// What its lanes read or write.
     path: &'a Path,
     /// One a row.
@@ -78,11 +79,15 @@ impl<L: Lane> Group<'_, L> {
         let logits = self.model.step(&self.tokens, &mut self.state)?;
         let (mut num_bytes, mut num_escaped) = (0, 0);
         let rows = self.lanes.iter_mut().zip(&mut self.tokens).zip(logits.chunks_exact(self.vocab.size()));
-        for ((placed, token), logits) in rows {
+        for (row, ((placed, token), logits)) in rows.enumerate() {
             let distribution = self.sampler.distribution(logits).ok_or(CompressError::Logits)?;
             let before = placed.lane.num_left();
             let coded = placed.lane.code(&distribution, self.vocab).map_err(file_error(self.path))?;
             *token = self.vocab.token_id(coded.symbol).unwrap_or(self.start_token);
+            // Trained on documents, a model has read the end of one from the zero state only.
+            if self.end_token == Some(*token) {
+                self.state.zero(row);
+            }
             num_bytes += before - placed.lane.num_left();
             num_escaped += u64::from(coded.is_escaped);
         }
@@ -129,10 +134,18 @@ fn groups<'a, L: Lane>(
             lanes.push(Placed { number, lane });
             state.push_zero();
         }
-        let (vocab, start_token) = (coder.vocab.as_ref(), coder.start_token);
-        let model = model.as_mut();
-        let mut group =
-            Group { model, vocab, sampler, state, tokens, start_token, path, lanes, done: Vec::new() };
+        let mut group = Group {
+            model: model.as_mut(),
+            vocab: coder.vocab.as_ref(),
+            sampler,
+            state,
+            tokens,
+            start_token: coder.start_token,
+            end_token: coder.end_token,
+            path,
+            lanes,
+            done: Vec::new(),
+        };
         group.retire();
         group.done.clear();
         groups.push(group);

@@ -30,7 +30,7 @@ pub(super) fn compile(
 ) -> Result<Automaton, RequestError> {
     let pattern = match pattern {
         Pattern::Regex(pattern) => pattern,
-        Pattern::Utf8 => ANY_TEXT,
+        Pattern::Utf8 { .. } => ANY_TEXT,
     };
     let parsed = regex_syntax::Parser::new().parse(pattern);
     let parsed = parsed.map_err(|error| RequestError::Regex(one_line(&error.to_string())))?;

@@ -11,8 +11,10 @@ pub(crate) enum Drawn {
     Next,
     /// It is the last: nothing may follow.
     Last,
-    /// It is no part of the text, which ended before it.
+    /// It is no part of the text, which matched the expression before it.
     Beyond,
+    /// It is the end symbol.
+    End,
 }
 
 /// The past of a stream.
@@ -43,16 +45,36 @@ impl Past {
         sampler: &mut Sampler,
         scratch: &mut Vec<u64>,
     ) -> Draw {
-        // In a match the end has the probability of all that the expression forbids, so nothing is masked.
-        let masking = request.constraint().filter(|it| !it.may_end(self.state, self.num_tokens));
-        let mask = masking.map(|it| it.mask(self.state, self.num_tokens, scratch));
+        let mask = self.mask(request, logits.len(), scratch);
         let sampling = request.sampling();
         let place = sampling.place(u64::from(self.num_tokens), request.sample_index());
         sampler.sample(logits, sampling, place, Context { history: &self.history, mask })
     }
 
+    /// The symbols that may come next, if not all: a bit each.
+    fn mask<'a>(
+        &self,
+        request: &'a ValidRequest,
+        vocab_size: usize,
+        scratch: &'a mut Vec<u64>,
+    ) -> Option<&'a [u64]> {
+        match (request.constraint(), request.end_token()) {
+            // In a match the end has the probability of all that the expression forbids, so nothing is masked.
+            (Some(it), _) if it.may_end(self.state, self.num_tokens) => None,
+            (Some(it), _) => Some(it.mask(self.state, self.num_tokens, scratch)),
+            (None, Some(end)) if self.num_tokens < request.min_tokens() => {
+                Some(all_but(end, vocab_size, scratch))
+            }
+            (None, _) => None,
+        }
+    }
+
     /// Takes a drawn symbol.
     pub(crate) fn push(&mut self, request: &ValidRequest, token: u32) -> Drawn {
+        let is_match = request.constraint().is_some_and(|it| it.may_end(self.state, self.num_tokens));
+        if request.end_token() == Some(token) && !is_match {
+            return Drawn::End;
+        }
         if let Some(constraint) = request.constraint() {
             match constraint.advance(self.state, self.num_tokens, token) {
                 Some(state) => self.state = state,
@@ -77,4 +99,11 @@ impl Past {
         }
         self.history.push(token);
     }
+}
+
+fn all_but(token: u32, vocab_size: usize, mask: &mut Vec<u64>) -> &[u64] {
+    mask.clear();
+    mask.resize(vocab_size.div_ceil(64), u64::MAX);
+    mask[token as usize / 64] &= !(1 << (token % 64));
+    mask
 }

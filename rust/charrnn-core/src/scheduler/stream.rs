@@ -35,6 +35,8 @@ enum End {
     /// The stop string of that index.
     Stop(usize),
     Match,
+    /// The end symbol.
+    Symbol,
 }
 
 /// When a stream got where it is.
@@ -134,8 +136,10 @@ impl Stream {
     /// Takes a drawn symbol; ends the stream if it was the last.
     pub(crate) fn push(&mut self, token: u32, vocab: &Vocab, now: Instant) {
         let drawn = self.past.push(&self.request, token);
-        if drawn == Drawn::Beyond {
-            return self.finish(End::Match, vocab, now);
+        match drawn {
+            Drawn::Beyond => return self.finish(End::Match, vocab, now),
+            Drawn::End => return self.finish(End::Symbol, vocab, now),
+            Drawn::Next | Drawn::Last => {}
         }
         self.times.first_char.get_or_insert(now);
         let had_chars = self.text.num_chars() > 0;
@@ -156,6 +160,7 @@ impl Stream {
             End::Length => (FinishReason::Length, None),
             End::Stop(index) => (FinishReason::Stop, Some(index)),
             End::Match => (FinishReason::Match, None),
+            End::Symbol => (FinishReason::End, None),
         };
         let matched_stop = matched.map(|index| self.request.stop_strings()[index].clone());
         let num_cut = match &matched_stop {

@@ -233,7 +233,13 @@ pub(crate) struct Solo {
 
 /// The slow and obvious way to the text of a request: alone, symbol by symbol, searching the whole text for stops.
 pub(crate) fn solo(request: &GenerateRequest, vocab: &Vocab) -> Solo {
-    let valid = request.clone().validate(vocab, START).expect("a valid request");
+    solo_ending(request, vocab, None)
+}
+
+/// The same for a model of documents, which `end_token` ends.
+pub(crate) fn solo_ending(request: &GenerateRequest, vocab: &Vocab, end_token: Option<u32>) -> Solo {
+    let start = end_token.unwrap_or(START);
+    let valid = request.clone().validate(vocab, start, end_token).expect("a valid request");
     let mut model = FakeModel::new(vocab.size(), Faults::default());
     let mut state = StateRows::new(model.spec(), 1);
     state.push_zero();
@@ -246,13 +252,24 @@ pub(crate) fn solo(request: &GenerateRequest, vocab: &Vocab) -> Solo {
         request.stopping.stop.iter().map(|stop| vocab.encode(stop).expect("known symbols")).collect();
     let (mut text, mut guide, mut scratch) = (Vec::new(), constraint::START, Vec::new());
     for position in 0..valid.max_tokens() {
-        let masking = valid.constraint().filter(|it| !it.may_end(guide, position));
-        let mask = masking.map(|it| it.mask(guide, position, &mut scratch));
+        let is_match = valid.constraint().is_some_and(|it| it.may_end(guide, position));
+        let mask = match valid.constraint() {
+            Some(_) if is_match => None,
+            Some(it) => Some(it.mask(guide, position, &mut scratch)),
+            // Vocabularies of tests fit one word.
+            None => end_token.filter(|_| position < valid.min_tokens()).map(|end| {
+                scratch = vec![!(1 << end)];
+                scratch.as_slice()
+            }),
+        };
         let place = valid.sampling().place(u64::from(position), valid.sample_index());
         let context = Context { history: &text, mask };
         let Draw::Token(token) = sampler.sample(&logits, valid.sampling(), place, context) else {
             panic!("no symbol to draw")
         };
+        if Some(token) == end_token && !is_match {
+            return Solo { text: vocab.decode(&text), reason: FinishReason::End, matched_stop: None };
+        }
         if let Some(constraint) = valid.constraint() {
             let Some(next) = constraint.advance(guide, position, token) else {
                 return Solo { text: vocab.decode(&text), reason: FinishReason::Match, matched_stop: None };
@@ -311,6 +328,8 @@ pub(crate) struct Rig {
     pub(crate) engine: Engine,
     pub(crate) workers: Vec<Worker>,
     pub(crate) vocab: Arc<Vocab>,
+    /// What ends a document, if the model is one of documents.
+    pub(crate) end_token: Option<u32>,
     /// Rows stepped so far, by worker.
     pub(crate) num_rows: Vec<Arc<AtomicUsize>>,
     time: Arc<Mutex<Instant>>,
@@ -334,7 +353,7 @@ impl Rig {
         let clock = Arc::clone(&time);
         let now = Arc::new(move || *clock.lock().expect("no test panics with the clock"));
         let (engine, workers) = Engine::unstarted(models, vocab.clone(), config, now);
-        Rig { engine, workers, vocab, num_rows, time }
+        Rig { engine, workers, vocab, end_token: None, num_rows, time }
     }
 
     pub(crate) fn advance(&self, by: Duration) {
@@ -343,7 +362,8 @@ impl Rig {
 
     pub(crate) fn submit(&self, request: &GenerateRequest, capacity: usize) -> Result<Reader, SubmitError> {
         let (sink, reader) = pipe(capacity);
-        let valid = request.clone().validate(&self.vocab, START).expect("a valid request");
+        let start = self.end_token.unwrap_or(START);
+        let valid = request.clone().validate(&self.vocab, start, self.end_token).expect("a valid request");
         self.engine.submit(valid, sink).map(|()| reader)
     }
 

@@ -20,7 +20,8 @@ pub struct GenerateRequest {
 pub mod generate_request {
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Start {
-        /// Text that the model reads first. Empty: the model starts from its start symbol and a zero state.
+        /// Text that the model reads first. Empty: the model starts from its start symbol and a zero state. A model of
+        /// documents reads its end symbol before every prompt, and refuses it within one.
         #[prost(string, tag = "4")]
         Prompt(::prost::alloc::string::String),
         /// The same as symbol indices.
@@ -92,7 +93,7 @@ pub struct Stopping {
     /// Default 256 characters.
     #[prost(uint32, optional, tag = "1")]
     pub max_tokens: ::core::option::Option<u32>,
-    /// Characters before which no stop string and no regex ends the text; default 0.
+    /// Characters before which no stop string, regex or end symbol ends the text; default 0.
     #[prost(uint32, optional, tag = "2")]
     pub min_tokens: ::core::option::Option<u32>,
     /// The text ends before the first of these.
@@ -215,6 +216,9 @@ pub struct Model {
     /// Bits per character on the validation split when exported; absent if unknown.
     #[prost(double, optional, tag = "10")]
     pub bpc: ::core::option::Option<f64>,
+    /// Index of the symbol that ends a text; absent for a model that was not trained on documents.
+    #[prost(uint32, optional, tag = "11")]
+    pub end_token: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Vocab {
@@ -234,6 +238,8 @@ pub enum FinishReason {
     Stop = 2,
     /// The text matches the regular expression, which allows nothing of what the model would have drawn next.
     Match = 3,
+    /// The model drew its end symbol, which is no part of the text: the document is complete.
+    End = 4,
 }
 impl FinishReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -246,6 +252,7 @@ impl FinishReason {
             Self::Length => "FINISH_REASON_LENGTH",
             Self::Stop => "FINISH_REASON_STOP",
             Self::Match => "FINISH_REASON_MATCH",
+            Self::End => "FINISH_REASON_END",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -255,6 +262,7 @@ impl FinishReason {
             "FINISH_REASON_LENGTH" => Some(Self::Length),
             "FINISH_REASON_STOP" => Some(Self::Stop),
             "FINISH_REASON_MATCH" => Some(Self::Match),
+            "FINISH_REASON_END" => Some(Self::End),
             _ => None,
         }
     }

@@ -101,6 +101,7 @@ fn info(name: &str) -> ModelInfo {
         bpc: Some(2.5),
         vocab: Arc::new(vocab),
         start_token: 0,
+        end_token: None,
     }
 }
 
