@@ -33,9 +33,14 @@ COMMANDS = (
     "generate",
     "compress",
     "decompress",
+    "presets",
     "doctor",
+    "completion",
 )
 """In the order in which a newcomer meets them: a module each, with a click command of its name."""
+
+COMPLETE_VARIABLE = "_CHARRNN_COMPLETE"
+"""With it in the environment charrnn answers the shell instead of doing anything."""
 
 EXIT_FAILED, EXIT_USAGE, EXIT_CTRL_C, EXIT_BROKEN_PIPE, EXIT_SIGTERM = 1, 2, 130, 141, 143
 
@@ -83,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.stdout is None:  # what is opened next would get its number, and stray output
         click.echo("error: stdout is closed; send it to a file, a pipe or /dev/null", err=True)
         return EXIT_USAGE
+    if instruction := os.environ.get(COMPLETE_VARIABLE):
+        return _complete(instruction)
     _listen_for_sigterm()
     debug = "--debug" in words or os.environ.get("CHARRNN_DEBUG", "0") not in ("", "0")
     try:
@@ -97,6 +104,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:
         return _report(error, debug)
     return code
+
+
+def _complete(instruction: str) -> int:
+    """Answer the shell, which ``charrnn completion`` told to ask."""
+    from click.shell_completion import shell_complete
+
+    return shell_complete(cli, {}, "charrnn", COMPLETE_VARIABLE, instruction)
 
 
 def _run(words: list[str]) -> int:

@@ -6,12 +6,13 @@ import math
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from charrnn.cli.output import escape_controls
-from charrnn.cli.training import given_settings, training_options
+from charrnn.cli.training import given_settings, preset_option, training_options
 from charrnn.errors import ConfigError
 from charrnn.training.config import RESUMABLE, TrainConfig
 
@@ -28,6 +29,7 @@ RESUME_HELP = (
     epilog="""\b
     Examples:
       charrnn train book.txt --out runs/book
+      charrnn train book.txt --out runs/best --preset quick
       charrnn train book.txt --out runs/big --hidden-size 512 --dropout 0.3 --max-minutes 60
       charrnn train --out runs/book --resume
 
@@ -37,6 +39,7 @@ RESUME_HELP = (
 )
 @click.argument("corpus", required=False, metavar="[CORPUS]", type=click.Path())
 @click.option("--out", required=True, metavar="RUN", type=click.Path(), help="Folder of the run.")
+@preset_option
 @training_options
 @click.option("--resume", is_flag=True, help=RESUME_HELP)
 @click.option("--allow-data-change", is_flag=True, help="Resume although the text has changed.")
@@ -46,12 +49,13 @@ def train(
     /,
     corpus: str | None,
     out: str,
+    preset: str | None,
     resume: bool,
     allow_data_change: bool,
     **settings: Any,
 ) -> None:
     """Train a model on CORPUS, a text file, and keep it in the folder RUN."""
-    config = _config(context, out, settings, resume=resume)
+    config = _config(context, out, preset, settings, resume=resume)
     from charrnn.training import Trainer
     from charrnn.training.reporter import terminal_reporter
 
@@ -68,14 +72,20 @@ def train(
     _print_sample(result.sample)
 
 
-def _config(context: click.Context, out: str, settings: dict[str, Any], *, resume: bool) -> TrainConfig:
-    """The settings given, or when resuming those of the run with what was given on top."""
+def _config(
+    context: click.Context, out: str, preset: str | None, settings: dict[str, Any], *, resume: bool
+) -> TrainConfig:
+    """The settings given on top of the preset's or, when resuming, of those of the run."""
+    from charrnn.training.presets import read
     from charrnn.training.run_folder import RunFolder
 
-    folder = RunFolder(out)
-    if not (resume and folder.info.exists()):
+    folder, given = RunFolder(out), given_settings(context, settings)
+    if resume and folder.info.exists():
+        changes = read(preset).with_changes(given) if preset else given
+        return _checked(folder.read_config().replace, changes, context)
+    if preset is None:
         return _checked(TrainConfig, settings, context)
-    return _checked(folder.read_config().replace, given_settings(context, settings), context)
+    return _checked(partial(TrainConfig.preset, preset), given, context)
 
 
 def _checked(

@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from charrnn.cli.kinds import CommaList
+from charrnn.training import presets
 from charrnn.training.config import DEFAULT_EPOCHS, TrainConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -72,6 +73,12 @@ def training_options(command: F) -> F:
     for field in reversed(dataclasses.fields(TrainConfig)):
         command = _option(field)(command)
     return command
+
+
+def preset_option(command: F) -> F:
+    """Add ``--preset``, whose settings stand where no other was given."""
+    told = "Begin from these settings; see charrnn presets."
+    return click.option("--preset", type=click.Choice(presets.names()), help=told)(command)
 
 
 def given_settings(context: click.Context, settings: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 from charrnn.errors import ConfigError
 from charrnn.vocab import Unit
@@ -139,6 +139,9 @@ class TrainConfig:
     sample_at: tuple[int, ...] = ()
     sample_chars: int = 500
 
+    preset_name: ClassVar[str | None] = None
+    """Of a value that ``preset`` made: where its settings come from. It is no setting."""
+
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check_type(field.name, getattr(self, field.name))
@@ -169,9 +172,24 @@ class TrainConfig:
             raise ConfigError(f"unknown setting {unknown[0]!r}: it may come from another version of charrnn")
         return cls(**{**value, "sample_at": tuple(value.get("sample_at", ()))})
 
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> TrainConfig:
+        """The settings of a preset, with ``changes``.
+
+        Raises:
+            ConfigError: there is no such preset, or an impossible value.
+        """
+        from charrnn.training.presets import read
+
+        return cls(**read(name).with_changes(changes))._named(name)
+
     def replace(self, **changes: Any) -> TrainConfig:
         """A copy with some settings changed."""
-        return dataclasses.replace(self, **changes)
+        return dataclasses.replace(self, **changes)._named(self.preset_name)
+
+    def _named(self, preset_name: str | None) -> TrainConfig:
+        object.__setattr__(self, "preset_name", preset_name)
+        return self
 
     def check_resumes(self, stored: TrainConfig) -> None:
         """Compare with the settings of the run that is to be continued.
