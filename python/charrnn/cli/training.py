@@ -48,7 +48,7 @@ HELP = {
     "unit": "What a symbol of the text is.",
     "separator": r"Between documents, each learnt by itself; \n and \t are understood.",
     "encoding_errors": "For bytes that are not UTF-8.",
-    "init_from": "Begin with the weights of a run, symbol by symbol.",
+    "init_from": "Begin with the weights of another model, symbol by symbol.",
     "seed": "Of weights, dropout, the order of documents and samples.",
     "device": "auto, cpu, cuda or cuda:N.",
     "dtype": "Of the products.",
@@ -64,7 +64,7 @@ HELP = {
 
 # What help shows where the default is nothing.
 _SHOWN = {"max_epochs": str(DEFAULT_EPOCHS), "threads": "all cores", "eval_every": "an epoch, 250 to 5000"}
-_METAVARS = {"sample_at": "N,N,...", "separator": "S", "init_from": "RUN"}
+_METAVARS = {"sample_at": "N,N,...", "separator": "S", "init_from": "RUN|BUNDLE"}
 _HINTS = get_type_hints(TrainConfig)
 
 

@@ -13,12 +13,10 @@ import numpy.typing as npt
 import torch
 
 from charrnn.errors import CheckpointError
+from charrnn.training.forecast import NUM_GATES
 from charrnn.training.model import CharRNN
 
 Array = npt.NDArray[np.float32]
-
-# Blocks of rows in torch's recurrent matrices: LSTM i, f, g, o; GRU r, z, n; RNN its one.
-NUM_GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 
 
 @dataclass(frozen=True)

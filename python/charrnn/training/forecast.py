@@ -14,6 +14,7 @@ from pathlib import Path
 from charrnn.training.callbacks import Callback, Stepped
 from charrnn.training.config import TrainConfig
 
+# Blocks of rows in torch's recurrent matrices: LSTM i, f, g, o; GRU r, z, n; RNN its one.
 NUM_GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 # Tensors of (B, T, H) that torch keeps of a layer for the way back, on a CPU; its LSTM has a large workspace.
 _KEPT = {"lstm": 17, "gru": 8, "rnn": 2}

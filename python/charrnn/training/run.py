@@ -50,9 +50,13 @@ class Run:
             {key: text[key] for key in ("name", "sha256", "until_step") if key in text}
             for text in setup.corpora_at(self.info, self.step)
         )
+        origin = dict(self.info.get("origin", {}))
+        if donor := origin.get("init_from"):  # where it lies on this machine is nobody else's business
+            origin["init_from"] = {key: value for key, value in donor.items() if key != "path"}
         corpus.pop("until_step", None)  # says when the run went on to another text: not of this checkpoint
         return {
             **({"earlier_corpora": earlier} if earlier else {}),
+            **origin,
             "corpus": corpus,
             "split": {"name": self.split.name, "sizes": self.split.sizes},
             "step": self.step,

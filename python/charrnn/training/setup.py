@@ -86,10 +86,13 @@ def look_at(source: Source, config: TrainConfig, vocab: Vocab | None = None) -> 
     return Text(source, seen, make_vocab(source, seen, config.unit) if vocab is None else vocab)
 
 
-def begin(folder: RunFolder, config: TrainConfig, text: Text) -> Material:
-    """Write everything that stays the same through the run. run.json comes first with the text, and last."""
+def begin(folder: RunFolder, config: TrainConfig, text: Text, origin: Mapping[str, Any]) -> Material:
+    """Write everything that stays the same through the run. run.json comes first with the text, and last.
+
+    ``origin`` says where the run's settings and first weights come from, as far as that is elsewhere.
+    """
     write_json(folder.config, config.to_json())
-    folder.write_info({"corpus": _identity(text.source)})
+    folder.write_info({"corpus": _identity(text.source), **({"origin": origin} if origin else {})})
     write_json(folder.vocab, text.vocab.to_json())
     return _encode(folder, config, text, [])
 
@@ -112,7 +115,7 @@ def reopen(folder: RunFolder, source: Source | None, standing: Standing, *, may_
     if "tokens" not in info:  # killed before the text was encoded
         if known is None:
             raise CheckpointError(_lost(folder, info))
-        return begin(folder, config, look_at(known, config))
+        return begin(folder, config, look_at(known, config), info.get("origin", {}))
     stored = str(info["corpus"]["sha256"])
     expected = standing.corpus_sha256 or stored
     found = stored if known is None else sha256_of(known)
@@ -173,7 +176,8 @@ def _dated(folder: RunFolder, info: dict[str, Any], step: int) -> dict[str, Any]
 
 def _info(checkpoints: Any, earlier: list[dict[str, Any]], text: Mapping[str, Any]) -> dict[str, Any]:
     named = {"earlier_corpora": earlier} if earlier else {}
-    return {"checkpoints": checkpoints, **named, **{key: text[key] for key in ("corpus", "tokens", "split")}}
+    kept = {key: text[key] for key in ("origin", "corpus", "tokens", "split") if key in text}
+    return {"checkpoints": checkpoints, **named, **kept}
 
 
 def _encode(folder: RunFolder, config: TrainConfig, text: Text, earlier: list[dict[str, Any]]) -> Material:
@@ -186,7 +190,9 @@ def _encode(folder: RunFolder, config: TrainConfig, text: Text, earlier: list[di
         "tokens": {"dtype": token_dtype(vocab).name, "num_tokens": num_tokens, "sha256": digest},
         "split": Split.of(config.split, num_tokens).to_json(),
     }
-    folder.write_info(_info(folder.read_info().get("checkpoints", {}), earlier, told))
+    info = folder.read_info()
+    kept = {key: info[key] for key in ("origin",) if key in info}
+    folder.write_info(_info(info.get("checkpoints", {}), earlier, {**kept, **told}))
     return _open(folder, vocab, folder.read_info())
 
 

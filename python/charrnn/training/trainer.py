@@ -15,16 +15,17 @@ from typing import Any
 import torch
 
 from charrnn.errors import CharrnnError, CheckpointError, ConfigError
-from charrnn.training import setup
+from charrnn.training import setup, warm_start
 from charrnn.training.callbacks import Callback, Callbacks
-from charrnn.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
+from charrnn.training.checkpoint import Checkpoint
 from charrnn.training.config import TrainConfig
 from charrnn.training.corpus import Source
-from charrnn.training.files import sha256_json, write_json
+from charrnn.training.files import write_json
 from charrnn.training.forecast import Facts, Forecast, free_memory, shortage
 from charrnn.training.learner import Learner, choose_device
 from charrnn.training.loop import Parts, TrainingLoop
 from charrnn.training.progress import Progress
+from charrnn.training.restore import check_state, differences, newest_intact
 from charrnn.training.run_folder import RunFolder
 from charrnn.training.setup import Material, Standing
 from charrnn.training.signals import StopSignal
@@ -154,7 +155,8 @@ class Trainer:
         try:
             text = setup.look_at(source or Source(None), self.config)
             learner = self._learner(text.vocab)
-            material = setup.begin(folder, self.config, text)
+            origin = warm_start.origin_of(self.config, learner.model, text.vocab, self._callbacks.note, {})
+            material = setup.begin(folder, self.config, text, origin)
         except Exception:
             folder.discard_begun()
             raise
@@ -165,12 +167,14 @@ class Trainer:
     ) -> TrainingLoop:
         stored = folder.read_config()
         self.config.check_resumes(stored)
-        name, checkpoint = self._newest_intact(folder)
+        name, checkpoint = newest_intact(folder, self._callbacks.note)
         if checkpoint is None:
             self._callbacks.note("the run has no checkpoint yet: it begins anew")
             standing = Standing()
             material = setup.reopen(folder, source, standing, may_change=may_change)
             learner, progress = self._learner(material.vocab), Progress()
+            origin = material.info.get("origin", {})
+            warm_start.origin_of(self.config, learner.model, material.vocab, self._callbacks.note, origin)
         else:
             learner, progress = self._restored(folder, checkpoint)
             standing = self._standing(checkpoint.state, progress, started_at)
@@ -186,7 +190,9 @@ class Trainer:
     def _restored(self, folder: RunFolder, checkpoint: Checkpoint) -> tuple[Learner, Progress]:
         vocab = folder.read_vocab()
         learner = self._learner(vocab)
-        self._check(checkpoint.state, vocab, learner)
+        check_state(self.config, checkpoint.state, vocab)
+        for line in differences(checkpoint.state, learner.device.type):
+            self._callbacks.note(line)
         learner.restore(checkpoint.weights, checkpoint.tensors)
         return learner, Progress.from_json(checkpoint.state["progress"])
 
@@ -202,34 +208,6 @@ class Trainer:
         elif standing.corpus_sha256 != material.corpus_sha256:
             self._callbacks.note("the corpus has changed: going on at its beginning")
             progress.begin_text()
-
-    def _newest_intact(self, folder: RunFolder) -> tuple[str, Checkpoint | None]:
-        names = list_checkpoints(folder.checkpoints)
-        damages: list[CheckpointError] = []
-        for name in names:
-            try:
-                return name, load_checkpoint(folder.checkpoints / name)
-            except CheckpointError as error:
-                damages.append(error)
-                if name != names[-1]:
-                    self._callbacks.note(f"{error}; falling back to the checkpoint before it")
-        if damages:
-            raise CheckpointError(f"{damages[0]}; no checkpoint is left: start a new run with another --out")
-        return "", None
-
-    def _check(self, state: Mapping[str, Any], vocab: Vocab, learner: Learner) -> None:
-        self.config.check_resumes(TrainConfig.from_json(state["config"]))
-        found = sha256_json(vocab.to_json())
-        if found != state["vocab_sha256"]:
-            raise CheckpointError(
-                f"vocab.json is not the checkpoint's: expected sha256 {state['vocab_sha256']}, found {found}"
-            )
-        now = {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": learner.device.type}
-        for name, value in now.items():
-            if state[name] != value:
-                self._callbacks.note(
-                    f"warning: {name} was {state[name]} and is {value}: the run goes on, but not bit-exact"
-                )
 
     def _learner(self, vocab: Vocab) -> Learner:
         """A new one, after a word on its memory if that will not suffice."""
