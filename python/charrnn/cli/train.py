@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,6 +44,7 @@ RESUME_HELP = (
 @training_options
 @click.option("--resume", is_flag=True, help=RESUME_HELP)
 @click.option("--allow-data-change", is_flag=True, help="Resume although the text has changed.")
+@click.option("--tensorboard", is_flag=True, help="Write curves and samples to RUN/tensorboard too.")
 @click.pass_context
 def train(
     context: click.Context,
@@ -52,15 +54,17 @@ def train(
     preset: str | None,
     resume: bool,
     allow_data_change: bool,
+    tensorboard: bool,
     **settings: Any,
 ) -> None:
     """Train a model on CORPUS, a text file, and keep it in the folder RUN."""
     config = _config(context, out, preset, settings, resume=resume)
-    from charrnn.training import Trainer
+    from charrnn.training import TensorBoard, Trainer
     from charrnn.training.reporter import terminal_reporter
 
     reporter = terminal_reporter()
-    result = Trainer(config, callbacks=[reporter]).fit(
+    boards = [TensorBoard(Path(out) / "tensorboard")] if tensorboard else []
+    result = Trainer(config, callbacks=[reporter, *boards]).fit(
         corpus, out=out, resume=resume, allow_data_change=allow_data_change
     )
     if isinstance(result.stopped_by, signal.Signals):

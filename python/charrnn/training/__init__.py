@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from charrnn.training.model import CharRNN
     from charrnn.training.run import Run, load_run
     from charrnn.training.sampling import sample_text
+    from charrnn.training.tensorboard import TensorBoard
     from charrnn.training.trainer import Trainer, TrainResult
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "CharRNN",
     "Loss",
     "Run",
+    "TensorBoard",
     "TrainConfig",
     "TrainResult",
     "Trainer",
@@ -41,6 +43,7 @@ _HOME = {
     "CharRNN": "model",
     "Loss": "evaluation",
     "Run": "run",
+    "TensorBoard": "tensorboard",
     "TrainConfig": "config",
     "TrainResult": "trainer",
     "Trainer": "trainer",

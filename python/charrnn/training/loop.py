@@ -76,7 +76,7 @@ class TrainingLoop:
         self._validation = text.get("validation")
         self._eval_every = steps_between_evaluations(self.config, len(self._windows))
         self._steps_here, self._warm_at, self._eval_s = 0, 0.0, 0.0
-        self._metrics = MetricsFile(self.folder.metrics, self.progress.step)
+        self._metrics: MetricsFile  # open while it runs
         if self.progress.total_steps is None:
             self.progress.total_steps = num_steps(self.config, len(self._windows))
 
@@ -92,6 +92,7 @@ class TrainingLoop:
             DivergedError: too many steps in a row were not finite; the last checkpoint is from before.
             CheckpointError: a checkpoint cannot be written.
         """
+        self._metrics = MetricsFile(self.folder.metrics, self.progress.step)
         try:
             is_over = self._is_over()
             while not is_over:
