@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
-def figures(*arguments: str | Path) -> dict[str, float]:
+def figures(*arguments: str | Path) -> dict[str, Any]:
     done = run_charrnn("eval", *arguments, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -43,3 +44,54 @@ def test_what_cannot_be_evaluated_is_told(tiny_run: Path, tiny_bundle: Path, tex
         done = run_charrnn("eval", *arguments)
         assert (done.returncode in (2, 3), done.stderr.count("\n")) == (True, 1), done.stderr
         assert message in done.stderr, done.stderr
+
+
+def test_a_part_of_the_run_with_its_ngram_column(tiny_run: Path) -> None:
+    told = figures(tiny_run, "--dynamic", "--memorisation", "--threads", "1")
+    assert told["text"] == "validation"
+    assert told["split"]["sizes"]["validation"] == told["text_tokens"] == told["num_symbols"] + 1
+    assert told["carried"]["nats"] == told["nats"] == pytest.approx(last_validation(tiny_run), abs=1e-6)
+    assert [len(told["ngram"]["nats"]), told["ngram"]["smoothing"], told["no_ngram"]] == [
+        8,
+        "kneser-ney",
+        None,
+    ]
+    assert told["dynamic"]["nats"] < told["nats"] + 0.1
+    assert told["memorisation"]["drawn"]["num_tokens"] == 20_000
+    test = figures(tiny_run, "--split", "test", "--no-ngram")
+    assert (test["text"], test["ngram"], test["dynamic"]) == ("test", None, None)
+    assert test["nats"] != told["nats"]
+
+
+def last_validation(run: Path) -> float:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return min(line["validation_nats"] for line in lines if line["kind"] == "eval")
+
+
+def test_people_read_the_split_and_its_size_beside_every_loss(
+    tiny_run: Path, tiny_bundle: Path, text: Path
+) -> None:
+    done = run_charrnn("eval", tiny_run, "--memorisation")
+    size = figures(tiny_run, "--no-ngram")["text_tokens"]
+    title, *lines = done.stdout.splitlines()
+    assert title.endswith(f": validation, {size:,} chars (split tail of corpus.txt)")
+    for expected in (
+        "state carried",
+        "cold windows of 32",
+        "8-gram",
+        "1-1 ",
+        "the model is",
+        "longest run",
+    ):
+        assert any(expected in line for line in lines), expected
+    done = run_charrnn("eval", tiny_bundle, "--text", text)
+    assert "no n-gram column: a bundle holds no training text" in done.stdout
+
+
+def test_a_bundle_needs_a_text_and_its_run_for_more(tiny_bundle: Path, text: Path) -> None:
+    for arguments, message in [
+        ((), "a bundle holds no text: give --text FILE"),
+        (("--text", text, "--dynamic"), "--dynamic needs the training text"),
+    ]:
+        done = run_charrnn("eval", tiny_bundle, *arguments)
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr

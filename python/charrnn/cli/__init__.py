@@ -27,6 +27,7 @@ COMMANDS = (
     "quickstart",
     "train",
     "eval",
+    "compare",
     "export",
     "sample",
     "serve",
