@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import keyword
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ COMMANDS = (
     "eval",
     "compare",
     "export",
+    "import",
     "sample",
     "serve",
     "generate",
@@ -38,7 +40,8 @@ COMMANDS = (
     "doctor",
     "completion",
 )
-"""In the order in which a newcomer meets them: a module each, with a click command of its name."""
+"""In the order in which a newcomer meets them: a module each, with a click command of its name
+(``import_`` where the name is a keyword)."""
 
 COMPLETE_VARIABLE = "_CHARRNN_COMPLETE"
 """With it in the environment charrnn answers the shell instead of doing anything."""
@@ -61,8 +64,8 @@ class LazyGroup(click.Group):
         """The command with its settings added, or nothing for an unknown name."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"charrnn.cli.{cmd_name}")
-        return with_settings(getattr(module, cmd_name))
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        return with_settings(getattr(importlib.import_module(f"charrnn.cli.{name}"), name))
 
 
 @click.group(

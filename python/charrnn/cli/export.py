@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import click
 
@@ -19,6 +20,39 @@ def _precisions(context: click.Context, parameter: click.Parameter, value: str) 
     return names
 
 
+_BUNDLE_OPTIONS = (
+    click.option("--out", required=True, metavar="BUNDLE", type=click.Path(), help="Folder to write."),
+    click.option(
+        "--precision",
+        "precisions",
+        type=CommaList(),
+        default="fp32,int8",
+        callback=_precisions,
+        help="Precisions, separated by commas.",
+    ),
+    click.option("--name", help="Name of the model.", show_default="the folder's"),
+    click.option("--force", is_flag=True, help="Replace a bundle that is there already."),
+    click.option(
+        "--corpus-license", metavar="TEXT", help="Licence of the training text, for the model card."
+    ),
+    click.option(
+        "--max-logit-difference",
+        type=Number(0),
+        default=1e-4,
+        help="What an fp32 step may differ from torch's.",
+    ),
+    click.option("--max-int8-bpc", type=Number(0), default=0.01, help="Bits per character int8 may add."),
+    click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON document."),
+)
+
+
+def bundle_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of whatever writes a bundle, from anything."""
+    for option in reversed(_BUNDLE_OPTIONS):
+        command = option(command)
+    return command
+
+
 @click.command(
     epilog="""\b
     Example:
@@ -29,27 +63,8 @@ def _precisions(context: click.Context, parameter: click.Parameter, value: str) 
     """
 )
 @click.argument("run", metavar="RUN", type=click.Path())
-@click.option("--out", required=True, metavar="BUNDLE", type=click.Path(), help="Folder to write.")
-@click.option(
-    "--precision",
-    "precisions",
-    type=CommaList(),
-    default="fp32,int8",
-    callback=_precisions,
-    help="Precisions, separated by commas.",
-)
-@click.option("--name", help="Name of the model.", show_default="the folder's")
 @click.option("--which", type=click.Choice(["best", "last"]), default="best", help="Which checkpoint.")
-@click.option("--force", is_flag=True, help="Replace a bundle that is there already.")
-@click.option("--corpus-license", metavar="TEXT", help="Licence of the training text, for the model card.")
-@click.option(
-    "--max-logit-difference",
-    type=Number(0),
-    default=1e-4,
-    help="What an fp32 step may differ from torch's.",
-)
-@click.option("--max-int8-bpc", type=Number(0), default=0.01, help="Bits per character int8 may add.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON document.")
+@bundle_options
 def export(
     run: str,
     out: str,

@@ -67,6 +67,8 @@ def _ending(source: TrainedModel) -> str:
 
 
 def _data(training: Mapping[str, Any], corpus_license: str | None) -> Iterator[str]:
+    if imported := training.get("imported"):
+        yield f"Weights: imported from {_inline(imported['file'])}, layout {imported['layout']}"
     for text in training.get("earlier_corpora", []):
         yield f"Text up to step {text['until_step']:,}: {_inline(text['name'])}, sha256 `{text['sha256']}`"
     corpus = training.get("corpus", {})
@@ -87,7 +89,7 @@ def _losses(training: Mapping[str, Any]) -> str:
     losses = training.get("losses", {})
     if not losses:
         return "None was measured in training."
-    rows = [f"| {part} | {nats:.4f} | {nats / math.log(2):.4f} |" for part, nats in losses.items()]
+    rows = [f"| {_cell(part)} | {nats:.4f} | {nats / math.log(2):.4f} |" for part, nats in losses.items()]
     return "\n".join(["| part | nats per character | bits per character |", "|---|---|---|", *rows])
 
 
@@ -115,9 +117,9 @@ def _how_judged(report: ExportReport) -> str:
         "tokens in batches of 1, 2, 7 and 64; rows were bit-identical in all of them. "
     )
     if report.torch_bpc is None:
-        return judged + "The run has no validation part, so bits per character were not measured."
+        return judged + "There was no validation text, so bits per character were not measured."
     return judged + (
-        f"Bits per character are over {report.num_tokens:,} tokens of the validation part\n"
+        f"Bits per character are over {report.num_tokens:,} tokens of the validation text\n"
         f"in parallel streams; torch has {report.torch_bpc:.4f} there."
     )
 
@@ -140,6 +142,11 @@ def _figure(value: float | None, form: str) -> str:
 
 def _bullets(lines: Iterator[str]) -> str:
     return "\n".join(f"- {line}" for line in lines) or "Not recorded."
+
+
+def _cell(part: str) -> str:
+    """A part of the split by its name; the name of a file from outside as code."""
+    return part if part.isalpha() else _inline(part).replace("|", "\\|")
 
 
 def _inline(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class PrecisionReport:
-    """One step graph. ``bpc`` is None where the run has no validation part.
+    """One step graph. ``bpc`` is None where there was no text to judge by.
 
     ``max_abs_logit_difference``: of one step from torch's, over 200 of them in batches of 1 to 64.
     ``bpc_difference``: bits per character more than torch on the same characters.
@@ -52,7 +52,7 @@ class ExportReport:
 
     def lines(self) -> list[str]:
         """One line a precision and one for where it all stands, for people."""
-        judged = "bits per character skipped: the run has no validation part"
+        judged = "bits per character skipped: there is no validation text"
         if self.torch_bpc is not None:
             judged = f"torch: {self.torch_bpc:.4f} bits/char on {self.num_tokens:,} validation tokens"
         return [

@@ -133,7 +133,7 @@ def test_without_validation_text_int8_is_not_judged(tmp_path: Path) -> None:
     report = export_model(make_source(make_model("gru"), num_validation=0), tmp_path / "b")
     assert report.torch_bpc is None
     assert [(entry.bpc, entry.bpc_difference) for entry in report.precisions] == [(None, None)] * 2
-    assert "the run has no validation part" in report.lines()[2]
+    assert "there is no validation text" in report.lines()[2]
     assert "bits per character were not measured" in (tmp_path / "b" / "README.md").read_text()
 
 
