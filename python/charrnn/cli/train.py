@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,8 +61,9 @@ def train(
 ) -> None:
     """Train a model on CORPUS, a text file, and keep it in the folder RUN."""
     config = _config(context, out, preset, settings, resume=resume)
-    from charrnn.training import TensorBoard, Trainer
-    from charrnn.training.reporter import terminal_reporter
+    with _without_collector():
+        from charrnn.training import TensorBoard, Trainer
+        from charrnn.training.reporter import terminal_reporter
 
     reporter = terminal_reporter()
     boards = [TensorBoard(Path(out) / "tensorboard")] if tensorboard else []
@@ -74,6 +77,16 @@ def train(
         context.exit(128 + result.stopped_by)
     reporter.note(f"trained {result.step} steps into {result.path}{_best(result, config)}")
     _print_sample(result.sample)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """What torch makes while it is loaded is no garbage: to look for some takes a tenth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _config(

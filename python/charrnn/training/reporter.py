@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import sys
 import time
-from typing import IO
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from typing import IO, TYPE_CHECKING
 
 from charrnn.training.callbacks import Callback, Evaluated, Stepped
 from charrnn.training.forecast import span
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
 
 _PLAIN_EVERY_S = 5.0
 # A redraw takes a core from training for a few milliseconds.
@@ -60,6 +61,10 @@ class BarReporter(Callback):
     """A progress bar at the bottom of a terminal, with lines for evaluations above it."""
 
     def __init__(self, console: Console | None = None) -> None:
+        # Only here: where there is no terminal, nobody waits for what it takes to load.
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
         self._pace = _Pace()
         self._task: TaskID | None = None
         self._bar = Progress(
