@@ -15,8 +15,8 @@ from charrnn.errors import DataError
 
 if TYPE_CHECKING:
     from charrnn.training import Run
-    from charrnn.training.corpus import Tokens
     from charrnn.training.measures import Copied, Measures
+    from charrnn.training.splits import Tokens
 
 _Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 

@@ -35,12 +35,20 @@ RESUME_HELP = (
       charrnn train book.txt --out runs/best --preset quick
       charrnn train book.txt --out runs/big --hidden-size 512 --dropout 0.3 --max-minutes 60
       charrnn train --out runs/book --resume
+      charrnn train src/ 'docs/**/*.md' --out runs/code --split interleaved
+      charrnn train names.txt --out runs/names --separator '\\n' --split interleaved
+      zcat dump.gz | charrnn train - --out runs/dump
 
-    Without CORPUS it trains on the help topics of Python's own documentation. A sample of the trained
-    model goes to stdout. Ctrl-C saves and stops; --resume goes on to the same result.
+    CORPUS is a file, a folder (all files below it in the order of their names, hidden ones left out), a
+    quoted pattern, - for stdin, which is kept in RUN, or python-stdlib, the source of Python's library.
+    Several are joined in order with nothing between them; with --separator a file's end also ends a
+    document. Without CORPUS it trains on the help topics of Python's own documentation.
+
+    A sample of the trained model goes to stdout. Ctrl-C saves and stops; --resume goes on to the same
+    result.
     """
 )
-@click.argument("corpus", required=False, metavar="[CORPUS]", type=click.Path())
+@click.argument("corpus", nargs=-1, metavar="[CORPUS]...", type=click.Path())
 @click.option("--out", required=True, metavar="RUN", type=click.Path(), help="Folder of the run.")
 @preset_option
 @training_options
@@ -51,7 +59,7 @@ RESUME_HELP = (
 def train(
     context: click.Context,
     /,
-    corpus: str | None,
+    corpus: tuple[str, ...],
     out: str,
     preset: str | None,
     resume: bool,
@@ -59,7 +67,7 @@ def train(
     tensorboard: bool,
     **settings: Any,
 ) -> None:
-    """Train a model on CORPUS, a text file, and keep it in the folder RUN."""
+    """Train a model on CORPUS, one or several texts, and keep it in the folder RUN."""
     config = _config(context, out, preset, settings, resume=resume)
     with _without_collector():
         from charrnn.training import TensorBoard, Trainer
@@ -68,7 +76,7 @@ def train(
     reporter = terminal_reporter()
     boards = [TensorBoard(Path(out) / "tensorboard")] if tensorboard else []
     result = Trainer(config, callbacks=[reporter, *boards]).fit(
-        corpus, out=out, resume=resume, allow_data_change=allow_data_change
+        corpus or None, out=out, resume=resume, allow_data_change=allow_data_change
     )
     if isinstance(result.stopped_by, signal.Signals):
         reporter.note(

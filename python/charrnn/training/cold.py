@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from charrnn.training.corpus import Tokens
 from charrnn.training.evaluation import Loss
 from charrnn.training.model import CharRNN
+from charrnn.training.splits import Tokens
 
 # Numbers in the largest tensor, the logits of a piece (B, T, V): 64 MB.
 _MAX_NUMBERS = 2**24

@@ -1,17 +1,14 @@
-"""A text as bytes, as symbols and as a file of token ids, read in pieces so that memory stays small.
+"""A text as an alphabet, as counts and as a file of token ids, read in pieces so that memory stays small.
 
-Every symbol counts as it stands: no newline is translated, no byte-order mark or NUL removed.
-Knows nothing of splits, batches or models.
+Two passes: the first counts, the second encodes. Knows nothing of batches or models.
 """
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,79 +16,56 @@ import numpy as np
 import numpy.typing as npt
 
 from charrnn.errors import DataError, RequestError
-from charrnn.training.files import replacing
+from charrnn.training.files import replacing, sha256_file
+from charrnn.training.layout import Layout
+from charrnn.training.sources import Source
+from charrnn.training.splits import PERIOD, Tokens
+from charrnn.training.symbols import Codes, EndSymbolTakenError, Reading, Rules
 from charrnn.vocab import Unit, Vocab
 
-Tokens = npt.NDArray[np.unsignedinteger[Any]]
-
-BUILT_IN = "pydoc-topics"
-_PIECE_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a text comes from: a file, or with ``path`` None the help topics that Python carries."""
-
-    path: Path | None
-
-    @property
-    def name(self) -> str:
-        """The file's name, or that of the built-in corpus."""
-        return BUILT_IN if self.path is None else self.path.name
-
-    def pieces(self) -> Iterator[bytes]:
-        """The bytes of the text, about 1 MiB at a time.
-
-        Raises:
-            DataError: the file cannot be read.
-        """
-        if self.path is None:
-            yield self._topics
-            return
-        try:
-            with open(self.path, "rb") as file:
-                while piece := file.read(_PIECE_BYTES):
-                    yield piece
-        except OSError as error:
-            raise DataError(f"cannot read corpus {self.path}: {error.strerror}") from error
-
-    @cached_property
-    def _topics(self) -> bytes:
-        try:
-            from pydoc_data.topics import topics
-        except ImportError:
-            raise DataError(
-                "the built-in corpus is pydoc_data, which this Python lacks: give a text file"
-            ) from None
-        return "".join(topics[name] for name in sorted(topics)).encode()
+_NUM_CODES = {"char": 0x110000, "byte": 256}
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What one pass over a text tells."""
+    """What one pass over a text tells.
+
+    ``symbols`` are in ascending order and ``counts`` go with them. ``num_symbols`` is the number of tokens
+    that it makes. Of documents: ``end`` is the code of their end symbol, ``sizes`` the tokens of every first,
+    second ... of ``PERIOD`` documents, ``num_empty`` those left out.
+    """
 
     symbols: list[int]
+    counts: list[int]
     num_symbols: int
     num_bytes: int
     sha256: str
+    num_replaced: int = 0
+    end: int | None = None
+    num_documents: int = 0
+    sizes: tuple[int, ...] = ()
+    num_empty: int = 0
 
 
-def scan(source: Source, unit: Unit) -> Scan:
-    """Read a text once: its alphabet in ascending order, its length and its hash.
+def scan(source: Source, rules: Rules, end: int | None = None) -> Scan:
+    """Read a text once.
+
+    Args:
+        source: where it is.
+        rules: how it is read.
+        end: the end symbol it must have; None chooses one.
 
     Raises:
-        DataError: it cannot be read, or is not UTF-8 where characters are asked for.
+        DataError: it cannot be read, is not UTF-8 where characters are asked for, or leaves no end symbol.
     """
-    digest = hashlib.sha256()
-    alphabet: set[Any] = set()
-    num_symbols = num_bytes = 0
-    for piece, symbols in _pieces(source, unit):
-        digest.update(piece)
-        alphabet.update(symbols)
-        num_symbols += len(symbols)
-        num_bytes += len(piece)
-    codes = sorted(map(ord, alphabet) if unit == "char" else alphabet)
-    return Scan(codes, num_symbols, num_bytes, digest.hexdigest())
+    if not rules.separator:
+        return _scan(source, rules, None)
+    for candidate in rules.end_symbols() if end is None else (end,):
+        try:
+            return _scan(source, rules, candidate)
+        except EndSymbolTakenError:
+            continue
+    raise DataError(_no_end(source, rules, end))
 
 
 def sha256_of(source: Source) -> str:
@@ -116,24 +90,40 @@ def make_vocab(source: Source, seen: Scan, unit: Unit) -> Vocab:
 
 def token_dtype(vocab: Vocab) -> np.dtype[np.unsignedinteger[Any]]:
     """The smallest unsigned type that holds every token id."""
-    return np.dtype(np.uint8 if len(vocab) <= 256 else np.uint16 if len(vocab) <= 65536 else np.uint32)
+    return _smallest(len(vocab) - 1)
 
 
-def write_tokens(source: Source, vocab: Vocab, path: Path) -> tuple[int, str]:
-    """Encode a text into a file of token ids; the number of tokens and the file's sha256.
+def encoded(source: Source, rules: Rules, vocab: Vocab, seen: Scan) -> Iterator[Tokens]:
+    """The token ids of a scanned text, about a million at a time.
 
     Raises:
-        DataError: a symbol is not in the vocabulary, or the text cannot be read.
+        DataError: a symbol is not in the vocabulary, or the text is no longer what was scanned.
     """
-    digest, num_tokens = hashlib.sha256(), 0
-    dtype = token_dtype(vocab)
+    # One number above all token ids says "unknown"; so a maximum over an array finds what is missing.
+    unknown = len(vocab)
+    table = np.full(_NUM_CODES[rules.unit], unknown, _smallest(unknown))
+    table[vocab.symbols] = np.arange(unknown)
+    dtype, num_tokens = token_dtype(vocab), 0
+    reading = Reading(source, rules, seen.end)
+    for codes in reading:
+        tokens = table.take(codes, mode="clip")
+        if tokens.max() == unknown:
+            at = int(np.argmax(tokens))
+            raise DataError(_unknown(source, rules.unit, int(codes[at]), num_tokens + at))
+        num_tokens += len(tokens)
+        yield tokens.astype(dtype, copy=False)
+    if reading.sha256 != seen.sha256:
+        raise DataError(f"corpus {source.name} changed while it was read: start when nobody writes to it")
+
+
+def write_tokens(tokens: Iterator[Tokens], layout: Layout, path: Path) -> str:
+    """Write token ids where a layout has their place; the sha256 of the file."""
     with replacing(path) as file:
-        for _, symbols in _pieces(source, vocab.unit):
-            encoded = _encode(symbols, vocab, num_tokens, source.name).astype(dtype).tobytes()
-            file.write(encoded)
-            digest.update(encoded)
-            num_tokens += len(symbols)
-    return num_tokens, digest.hexdigest()
+        for piece in tokens:
+            for place, run in layout.route(piece):
+                file.seek(place * run.itemsize)
+                file.write(run.tobytes())
+    return sha256_file(path)
 
 
 def open_tokens(path: Path, dtype: str) -> Tokens:
@@ -143,42 +133,61 @@ def open_tokens(path: Path, dtype: str) -> Tokens:
     return np.memmap(path, dtype=dtype, mode="r")
 
 
-def _pieces(source: Source, unit: Unit) -> Iterator[tuple[bytes, str | bytes]]:
-    """Pieces of a text as bytes and as symbols; a character cut by a piece's end goes to the next piece."""
-    if unit == "byte":
-        yield from ((piece, piece) for piece in source.pieces())
-        return
-    held, offset = b"", 0
-    for piece in source.pieces():
-        text, used = _decode(held + piece, offset, source.name, final=False)
-        yield piece, text
-        held, offset = (held + piece)[used:], offset + used
-    _decode(held, offset, source.name, final=True)
+def _scan(source: Source, rules: Rules, end: int | None) -> Scan:
+    counts = np.zeros(_NUM_CODES[rules.unit], np.int64)
+    documents = _Documents(end)
+    reading = Reading(source, rules, end)
+    for codes in reading:
+        found = np.bincount(codes)
+        counts[: len(found)] += found
+        if end is not None:
+            documents.count(codes)
+    symbols = np.flatnonzero(counts)
+    return Scan(
+        symbols=symbols.tolist(),
+        counts=counts[symbols].tolist(),
+        num_symbols=int(counts.sum()),
+        num_bytes=reading.num_bytes,
+        sha256=reading.sha256,
+        num_replaced=reading.num_replaced,
+        end=end,
+        num_documents=documents.number,
+        sizes=() if end is None else tuple(documents.sizes.tolist()),
+        num_empty=reading.num_empty,
+    )
 
 
-def _decode(data: bytes, offset: int, name: str, *, final: bool) -> tuple[str, int]:
-    try:
-        return codecs.utf_8_decode(data, "strict", final)
-    except UnicodeDecodeError as error:
-        at = offset + error.start
-        raise DataError(
-            f"corpus {name} is not UTF-8 at byte {at} (0x{data[error.start]:02x}: {error.reason}): "
-            "repair the text, or train on bytes with --unit byte"
-        ) from None
+class _Documents:
+    """Counts documents, and the symbols of every PERIOD-th, without remembering any."""
+
+    def __init__(self, end: int | None) -> None:
+        self.number = 0
+        self.sizes: npt.NDArray[np.int64] = np.zeros(PERIOD, np.int64)
+        self._end, self._begun = end, 0
+
+    def count(self, codes: Codes) -> None:
+        ends = np.flatnonzero(codes == self._end)
+        lengths = np.diff(ends, prepend=-1 - self._begun)
+        turns = (self.number + np.arange(len(ends))) % PERIOD
+        # Sums in double precision are exact below 2**53.
+        self.sizes += np.bincount(turns, lengths, PERIOD).astype(np.int64)
+        self.number += len(ends)
+        self._begun = len(codes) - 1 - int(ends[-1]) if len(ends) else self._begun + len(codes)
 
 
-def _encode(symbols: str | bytes, vocab: Vocab, offset: int, name: str) -> npt.NDArray[np.uint32]:
-    if isinstance(symbols, str):
-        try:
-            return vocab.encode(symbols)
-        except RequestError as error:
-            raise DataError(f"corpus {name}, counted from character {offset}: {error}") from error
-    table = np.full(256, -1, np.int64)
-    table[vocab.symbols] = np.arange(len(vocab))
-    ids = table[np.frombuffer(symbols, np.uint8)]
-    if ids.min(initial=0) < 0:
-        at = int(np.argmin(ids))
-        raise DataError(
-            f"corpus {name}: byte 0x{symbols[at]:02x} at {offset + at} is not in the run's vocabulary"
-        )
-    return ids.astype(np.uint32)
+def _smallest(number: int) -> np.dtype[np.unsignedinteger[Any]]:
+    return np.dtype(np.uint8 if number < 256 else np.uint16 if number < 65536 else np.uint32)
+
+
+def _no_end(source: Source, rules: Rules, end: int | None) -> str:
+    if end is not None:
+        return f"corpus {source.name} holds U+{end:04X}, which ends documents in this run: take it out"
+    return (
+        f"corpus {source.name}: every {rules.unit} that could stand for the end of a document occurs in it; "
+        "give a --separator of one symbol"
+    )
+
+
+def _unknown(source: Source, unit: Unit, code: int, at: int) -> str:
+    symbol = f"U+{code:04X}" if unit == "char" else f"byte 0x{code:02x}"
+    return f"corpus {source.name}: {symbol} at token {at} is not in the run's vocabulary"

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from charrnn.training.corpus import Tokens
 from charrnn.training.evaluation import Loss
 from charrnn.training.model import CharRNN, State
+from charrnn.training.splits import Tokens
 
 
 @dataclass(frozen=True)

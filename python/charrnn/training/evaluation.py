@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from charrnn.training.corpus import Tokens
 from charrnn.training.model import CharRNN, State
-from charrnn.training.splits import Windows
+from charrnn.training.splits import Tokens
+from charrnn.training.windows import Windows
 
 MAX_STREAMS = 32
 # A stream starts from the zero state and predicts its first symbols badly: shorter texts get fewer streams.

@@ -41,7 +41,7 @@ from charrnn.training.run_folder import RunFolder
 from charrnn.training.sampling import sample_text
 from charrnn.training.setup import Material
 from charrnn.training.signals import StopSignal
-from charrnn.training.splits import Windows
+from charrnn.training.windows import Windows
 
 LOG_EVERY = 50
 MAX_SKIPPED = 3

@@ -12,7 +12,6 @@ import torch
 
 from charrnn.errors import DataError
 from charrnn.training.cold import Bucket, cold_loss, loss_by_position
-from charrnn.training.corpus import Tokens as CorpusTokens
 from charrnn.training.draws import draw_texts, split_documents
 from charrnn.training.dynamic import dynamic_loss
 from charrnn.training.evaluation import Loss, evaluate
@@ -21,6 +20,7 @@ from charrnn.training.memorisation import Documents, Memorisation, documents, me
 from charrnn.training.ngram import NgramLosses, ngram_losses
 from charrnn.training.run import Run
 from charrnn.training.sampling import start_token
+from charrnn.training.splits import Tokens as CorpusTokens
 
 # Enough to see a curve, and seconds to draw: 20,000 symbols, or 2,000 documents.
 NUM_TEXTS, TEXT_TOKENS = 20, 1000

@@ -12,12 +12,11 @@ from charrnn.errors import CheckpointError
 from charrnn.training import setup
 from charrnn.training.checkpoint import load_checkpoint
 from charrnn.training.config import TrainConfig
-from charrnn.training.corpus import Tokens
 from charrnn.training.files import sha256_json
 from charrnn.training.learner import model_shape
 from charrnn.training.model import CharRNN
 from charrnn.training.run_folder import RunFolder
-from charrnn.training.splits import Split
+from charrnn.training.splits import Split, Tokens
 from charrnn.vocab import Vocab
 
 
@@ -27,7 +26,8 @@ class Run:
 
     ``model`` is in evaluation mode on the CPU. ``tokens`` maps the parts of the split (``train``,
     ``validation``, ``test``, as far as the split has them) to token ids. ``losses`` maps ``train`` and
-    ``validation`` to nats as last measured at or before ``step``, as far as they were.
+    ``validation`` to nats as last measured at or before ``step``, as far as they were. ``end_token`` ends a
+    document and is what one begins with; None if the text was learnt as one.
     """
 
     path: Path
@@ -39,6 +39,7 @@ class Run:
     tokens: Mapping[str, Tokens]
     losses: Mapping[str, float]
     info: Mapping[str, Any]
+    end_token: int | None = None
 
     def summary(self) -> dict[str, Any]:
         """How the model was made, for a manifest or a model card.
@@ -97,6 +98,7 @@ def load_run(path: str | os.PathLike[str], which: Literal["best", "last"] = "bes
         tokens=material.parts,
         losses=progress["losses"],
         info=material.info | {"torch": checkpoint.state["torch"]},
+        end_token=material.end_token,
     )
 
 

@@ -1,6 +1,7 @@
 """A run on disk: who may write it, and where everything in it stands.
 
     RUN/config.json  vocab.json  run.json  tokens.bin  metrics.jsonl  samples/  checkpoints/step-N/
+    and stdin.txt, if the text came from there
 
 Knows names and locks, not what training is.
 """
@@ -33,6 +34,7 @@ class RunFolder:
         self.vocab = self.path / "vocab.json"
         self.info = self.path / "run.json"
         self.tokens = self.path / "tokens.bin"
+        self.stdin = self.path / "stdin.txt"
         self.metrics = self.path / "metrics.jsonl"
         self.samples = self.path / "samples"
         self.checkpoints = self.path / "checkpoints"
@@ -71,7 +73,7 @@ class RunFolder:
     def discard_begun(self) -> None:
         """Take back a run that was being begun, and the folder if nothing else is in it."""
         remove_leftovers(self.path)
-        for path in (self.info, self.config, self.vocab, self.tokens):
+        for path in (self.info, self.config, self.vocab, self.tokens, self.stdin):
             path.unlink(missing_ok=True)
         self.discard_if_empty()
 

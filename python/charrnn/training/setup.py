@@ -5,9 +5,8 @@ Knows nothing of models or steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,7 @@ from charrnn.errors import CheckpointError, ConfigError, DataError
 from charrnn.training.config import TrainConfig
 from charrnn.training.corpus import (
     Scan,
-    Source,
-    Tokens,
+    encoded,
     make_vocab,
     open_tokens,
     scan,
@@ -26,8 +24,11 @@ from charrnn.training.corpus import (
     write_tokens,
 )
 from charrnn.training.files import sha256_file, write_json
+from charrnn.training.layout import DocumentLayout, Layout, RangeLayout
 from charrnn.training.run_folder import RunFolder
-from charrnn.training.splits import Split, check_size
+from charrnn.training.sources import STDIN, TOPICS, Source, find_source
+from charrnn.training.splits import Split, Tokens, check_documents, check_size
+from charrnn.training.symbols import Rules
 from charrnn.vocab import Vocab
 
 Note = Callable[[str], None]
@@ -48,6 +49,11 @@ class Material:
         return str(self.info["corpus"]["sha256"])
 
     @property
+    def end_token(self) -> int | None:
+        """The token that ends a document; None if the text is one."""
+        return end_token_of(self.info)
+
+    @property
     def parts(self) -> dict[str, Tokens]:
         """Token ids of each part of the split."""
         return self.split.cut(self.tokens)
@@ -60,6 +66,18 @@ class Text:
     source: Source
     seen: Scan
     vocab: Vocab
+
+    def notes(self) -> Iterator[str]:
+        """What somebody who trains on it should know."""
+        seen = self.seen
+        if empty := self.source.empty_files():
+            more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
+            yield f"warning: {len(empty)} files of the corpus are empty: {', '.join(empty[:3])}{more}"
+        if seen.num_replaced:
+            yield f"warning: {seen.num_replaced:,} sequences that are not UTF-8 are read as U+FFFD"
+        if seen.end is not None:
+            left_out = f", {seen.num_empty:,} empty ones left out" if seen.num_empty else ""
+            yield f"{seen.num_documents:,} documents{left_out}, each ended by {escaped(seen.end)}"
 
 
 @dataclass(frozen=True)
@@ -75,14 +93,20 @@ class Standing:
     is_over: bool = False
 
 
-def look_at(source: Source, config: TrainConfig, vocab: Vocab | None = None) -> Text:
+def look_at(
+    source: Source, config: TrainConfig, vocab: Vocab | None = None, end_token: int | None = None
+) -> Text:
     """Read a text and see that it can be trained on, with its own vocabulary or a given one.
 
     Raises:
         DataError: the text cannot be read or is too small.
     """
-    seen = scan(source, config.unit)
-    check_size(seen.num_symbols, config, source.name)
+    end = None if vocab is None or end_token is None else vocab.symbols[end_token]
+    seen = scan(source, Rules.of(config), end)
+    if config.separator:
+        check_documents(seen.num_documents, config, source.name)
+    else:
+        check_size(seen.num_symbols, config, source.name)
     return Text(source, seen, make_vocab(source, seen, config.unit) if vocab is None else vocab)
 
 
@@ -111,7 +135,7 @@ def reopen(folder: RunFolder, source: Source | None, standing: Standing, *, may_
         CheckpointError: the run's own files are damaged and the text is not at hand.
     """
     config, info = folder.read_config(), folder.read_info()
-    known = _where_it_was(info) if source is None else source
+    known = _where_it_was(folder, info) if source is None else source
     if "tokens" not in info:  # killed before the text was encoded
         if known is None:
             raise CheckpointError(_lost(folder, info))
@@ -126,7 +150,7 @@ def reopen(folder: RunFolder, source: Source | None, standing: Standing, *, may_
         return _open(folder, folder.read_vocab(), info)
     if known is None or (standing.is_over and found != stored):
         raise CheckpointError(_lost(folder, info))
-    text = look_at(known, config, folder.read_vocab())
+    text = look_at(known, config, folder.read_vocab(), end_token_of(info))
     return _encode(folder, config, text, _earlier(info, standing.step, found))
 
 
@@ -158,6 +182,17 @@ def corpora_at(info: Mapping[str, Any], step: int) -> list[dict[str, Any]]:
     return texts
 
 
+def end_token_of(info: Mapping[str, Any]) -> int | None:
+    """The token that ends a document of a run, by what run.json says."""
+    end_token: int | None = info["tokens"].get("end_token")
+    return end_token
+
+
+def escaped(code: int) -> str:
+    """A symbol as people read it."""
+    return repr(chr(code)) if code < 128 else f"U+{code:04X}"
+
+
 def _earlier(info: Mapping[str, Any], step: int, sha256: str) -> list[dict[str, Any]]:
     """The texts before one that is trained on from ``step`` on, each with the step at which it ended."""
     texts = corpora_at(info, step) if step else []
@@ -182,18 +217,26 @@ def _info(checkpoints: Any, earlier: list[dict[str, Any]], text: Mapping[str, An
 
 def _encode(folder: RunFolder, config: TrainConfig, text: Text, earlier: list[dict[str, Any]]) -> Material:
     source, seen, vocab = text.source, text.seen, text.vocab
-    num_tokens, digest = write_tokens(source, vocab, folder.tokens)
-    if num_tokens != seen.num_symbols:
-        raise DataError(f"corpus {source.name} changed while it was read: start when nobody writes to it")
+    end_token = None if seen.end is None else vocab.symbols.index(seen.end)
+    layout = _layout(config, seen, end_token)
+    digest = write_tokens(encoded(source, Rules.of(config), vocab, seen), layout, folder.tokens)
+    ends = {} if end_token is None else {"end_token": end_token, "num_documents": seen.num_documents}
+    dtype = token_dtype(vocab).name
     told = {
         "corpus": _identity(source) | {"sha256": seen.sha256, "num_bytes": seen.num_bytes},
-        "tokens": {"dtype": token_dtype(vocab).name, "num_tokens": num_tokens, "sha256": digest},
-        "split": Split.of(config.split, num_tokens).to_json(),
+        "tokens": {"dtype": dtype, "num_tokens": seen.num_symbols, "sha256": digest, **ends},
+        "split": layout.split().to_json(),
     }
     info = folder.read_info()
     kept = {key: info[key] for key in ("origin",) if key in info}
     folder.write_info(_info(info.get("checkpoints", {}), earlier, {**kept, **told}))
     return _open(folder, vocab, folder.read_info())
+
+
+def _layout(config: TrainConfig, seen: Scan, end_token: int | None) -> Layout:
+    if end_token is None:
+        return RangeLayout(config.split, seen.num_symbols)
+    return DocumentLayout(config.split, end_token, seen.num_symbols, seen.sizes)
 
 
 def _open(folder: RunFolder, vocab: Vocab, info: dict[str, Any]) -> Material:
@@ -211,15 +254,26 @@ def _is_intact(folder: RunFolder, info: dict[str, Any]) -> bool:
 
 
 def _identity(source: Source) -> dict[str, Any]:
-    path = None if source.path is None else str(source.path.resolve())
-    return {"name": source.name.encode(errors="backslashreplace").decode(), "path": path}
+    return {
+        "name": source.name.encode(errors="backslashreplace").decode(),
+        "words": list(source.words),
+    }
 
 
-def _where_it_was(info: dict[str, Any]) -> Source | None:
-    path = info["corpus"]["path"]
-    if path is None:
-        return Source(None)
-    return Source(Path(path)) if Path(path).is_file() else None
+def _where_it_was(folder: RunFolder, info: dict[str, Any]) -> Source | None:
+    """The text where the run found it, or nothing if it has gone from there."""
+    words = _words(info["corpus"])
+    if STDIN in words and not folder.stdin.exists():
+        return None
+    try:
+        return find_source(words, spool=folder.stdin, leave_out=folder.path)
+    except DataError:
+        return None
+
+
+def _words(corpus: Mapping[str, Any]) -> list[str]:
+    """By which a text is found; runs of the first days name one path, or none for the built-in corpus."""
+    return list(corpus.get("words", [corpus.get("path") or TOPICS]))
 
 
 def _changed(name: str, expected: str, found: str) -> str:
@@ -234,6 +288,6 @@ def _lost(folder: RunFolder, info: dict[str, Any]) -> str:
     state = "damaged" if folder.tokens.exists() else "missing"
     which = f"with sha256 {corpus['sha256']}" if "sha256" in corpus else "of this run"
     return (
-        f"the run's encoded text {folder.tokens} is {state} and {corpus['path'] or corpus['name']} has gone "
+        f"the run's encoded text {folder.tokens} is {state} and {', '.join(_words(corpus))} has gone "
         f"or changed: give the corpus {which} again"
     )

@@ -1,21 +1,27 @@
-"""Which part of a text is trained on, and how that part is cut into windows.
+"""Which part of a text is trained on, and which is kept from it.
 
 Knows token counts and arrays of token ids, not text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import bisect
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+import numpy.typing as npt
 
 from charrnn.errors import DataError
 from charrnn.training.config import SplitName, TrainConfig
-from charrnn.training.corpus import Tokens
+
+Tokens = npt.NDArray[np.unsignedinteger[Any]]
+
+NUM_PIECES = 50
+"""Into which an interleaved split cuts a text without documents."""
+PERIOD = 20
+"""Of so many documents an interleaved split gives one to validation and one to test."""
 
 # The least a validation part needs: one symbol to read, one to predict.
 _MIN_EVAL_TOKENS = 2
@@ -23,25 +29,22 @@ _MIN_EVAL_TOKENS = 2
 
 @dataclass(frozen=True)
 class Split:
-    """Named parts of a text, each ``[start, end)`` in tokens."""
+    """Named parts of a text, each ``[start, end)`` in the file of tokens, which holds one after the other."""
 
     name: str
     parts: Mapping[str, tuple[int, int]]
 
     @classmethod
     def of(cls, name: SplitName, num_tokens: int) -> Split:
-        """Cut ``num_tokens``.
-
-        ``tail``: 90 % train, 5 % validation, 5 % test. ``nanogpt``: 90 % train and 10 % validation, rounded
-        as nanoGPT does. ``none``: all is for training.
-        """
-        if name == "none":
-            return cls(name, {"train": (0, num_tokens)})
-        if name == "nanogpt":
-            cut = int(num_tokens * 0.9)
-            return cls(name, {"train": (0, cut), "validation": (cut, num_tokens)})
-        first, second = num_tokens * 90 // 100, num_tokens * 95 // 100
-        return cls(name, {"train": (0, first), "validation": (first, second), "test": (second, num_tokens)})
+        """Cut ``num_tokens`` of a text without documents; what stands where says ``ranges``."""
+        sizes = dict.fromkeys(part_names(name), 0)
+        for part, start, end in ranges(name, num_tokens):
+            sizes[part] += end - start
+        parts, start = {}, 0
+        for part, size in sizes.items():
+            parts[part] = (start, start + size)
+            start += size
+        return cls(name, parts)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -62,17 +65,51 @@ class Split:
         return cls(value["name"], {part: (start, end) for part, (start, end) in value["parts"].items()})
 
 
+def part_names(name: SplitName) -> tuple[str, ...]:
+    """The parts of a split in their order in the file."""
+    return ("train", "validation", "test")[: {"none": 1, "nanogpt": 2}.get(name, 3)]
+
+
+def cuts_of(name: SplitName, num_tokens: int) -> list[int]:
+    """Where the parts after the first begin, of a split or of one piece of an interleaved one.
+
+    ``tail`` and ``interleaved``: 90 % train, 5 % validation, 5 % test. ``nanogpt``: 90 % train and 10 %
+    validation, rounded as nanoGPT does. ``none``: all is for training.
+    """
+    if name == "none":
+        return []
+    if name == "nanogpt":
+        return [int(num_tokens * 0.9)]
+    return [num_tokens * 90 // 100, num_tokens * 95 // 100]
+
+
+def ranges(name: SplitName, num_tokens: int) -> Iterator[tuple[str, int, int]]:
+    """Part, start and end of each range of a text without documents, in the order of the text.
+
+    ``interleaved`` is the idea of char-rnn's ``CharSplitLMMinibatchLoader``: 50 contiguous pieces of equal
+    length, the first 90 % of each for training, the next 5 % for validation, the last 5 % for test. There the
+    pieces are the rows of a batch (50 by default), the shares are of whole windows (by default 95 %, 5 % and
+    none for test), and what does not fill a window of every row is left out. Here the pieces are always 50,
+    whatever the batch, and no symbol is left out; the state is carried over the gaps between ranges.
+    """
+    num_pieces = NUM_PIECES if name == "interleaved" else 1
+    for piece in range(num_pieces):
+        first, last = num_tokens * piece // num_pieces, num_tokens * (piece + 1) // num_pieces
+        cuts = [first + cut for cut in cuts_of(name, last - first)]
+        yield from zip(part_names(name), [first, *cuts], [*cuts, last], strict=True)
+
+
 def check_size(num_tokens: int, config: TrainConfig, corpus_name: str) -> None:
-    """See that every stream gets at least one whole window.
+    """See that every stream of a text without documents gets at least one whole window.
 
     Raises:
         DataError: says how many symbols these settings need and how many there are.
     """
     if _is_enough(num_tokens, config):
         return
-    need = max(num_tokens, config.batch_size * config.bptt)
-    while not _is_enough(need, config):
-        need += 1
+    window = config.batch_size * config.bptt
+    candidates = range(num_tokens, 2 * window + 1000)
+    need = candidates[bisect.bisect_left(candidates, True, key=lambda number: _is_enough(number, config))]
     symbols = "characters" if config.unit == "char" else "bytes"
     raise DataError(
         f"corpus {corpus_name} has {num_tokens} {symbols}: split {config.split}, batch_size "
@@ -81,36 +118,21 @@ def check_size(num_tokens: int, config: TrainConfig, corpus_name: str) -> None:
     )
 
 
+def check_documents(num_documents: int, config: TrainConfig, corpus_name: str) -> None:
+    """See that every part can get at least one document.
+
+    Raises:
+        DataError: says how many documents the split needs and how many there are.
+    """
+    need = PERIOD if config.split == "interleaved" else len(part_names(config.split))
+    if num_documents < need:
+        raise DataError(
+            f"corpus {corpus_name} has {num_documents} documents with separator {config.separator!r}: split "
+            f"{config.split} needs at least {need}; give more, another --separator or --split none"
+        )
+
+
 def _is_enough(num_tokens: int, config: TrainConfig) -> bool:
     sizes = Split.of(config.split, num_tokens).sizes
     is_trainable = sizes["train"] > config.batch_size * config.bptt
     return is_trainable and sizes.get("validation", _MIN_EVAL_TOKENS) >= _MIN_EVAL_TOKENS
-
-
-class Windows:
-    """A text cut into ``batch_size`` contiguous streams, and those into windows of at most ``bptt``.
-
-    Window i of a stream goes on where window i - 1 ended, so a recurrent state can be carried. All symbols
-    but the last few (fewer than ``batch_size``) are predicted once an epoch; windows are of nearly equal
-    length rather than full with a short rest, which would weigh its few symbols as much as a full one.
-    """
-
-    def __init__(self, tokens: Tokens, batch_size: int, bptt: int) -> None:
-        self.length = (len(tokens) - 1) // batch_size
-        size = batch_size * self.length
-        self._inputs = tokens[:size].reshape(batch_size, self.length)  # (B, L)
-        self._targets = tokens[1 : size + 1].reshape(batch_size, self.length)  # (B, L)
-        self._count = -(-self.length // bptt)
-
-    def __len__(self) -> int:
-        """Windows in an epoch."""
-        return self._count
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of a window, each ``(B, T)`` int64."""
-        start, end = index * self.length // self._count, (index + 1) * self.length // self._count
-        return _as_tensor(self._inputs[:, start:end]), _as_tensor(self._targets[:, start:end])
-
-
-def _as_tensor(tokens: Tokens) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(tokens, np.int64))

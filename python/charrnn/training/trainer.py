@@ -19,7 +19,6 @@ from charrnn.training import setup, warm_start
 from charrnn.training.callbacks import Callback, Callbacks
 from charrnn.training.checkpoint import Checkpoint
 from charrnn.training.config import TrainConfig
-from charrnn.training.corpus import Source
 from charrnn.training.files import write_json
 from charrnn.training.forecast import Facts, Forecast, free_memory, shortage
 from charrnn.training.learner import Learner, choose_device
@@ -29,6 +28,7 @@ from charrnn.training.restore import check_state, differences, newest_intact
 from charrnn.training.run_folder import RunFolder
 from charrnn.training.setup import Material, Standing
 from charrnn.training.signals import StopSignal
+from charrnn.training.sources import STDIN, Source, Words, as_words, find_source
 from charrnn.vocab import Vocab
 
 
@@ -76,13 +76,17 @@ class Trainer:
 
     def fit(
         self,
-        corpus: str | os.PathLike[str] | None = None,
+        corpus: Words | None = None,
         *,
         out: str | os.PathLike[str],
         resume: bool = False,
         allow_data_change: bool = False,
     ) -> TrainResult:
-        """Train on a text file, None being the built-in corpus, and leave the run in the folder ``out``.
+        """Train on a text and leave the run in the folder ``out``.
+
+        ``corpus`` is one or several of a file, a folder (all files below it), a pattern, ``-`` for stdin or
+        the name of a built-in corpus; None is ``pydoc-topics``. Several files are joined in order with
+        nothing between them; with a ``separator`` a file's end also ends a document.
 
         With ``resume`` the run in ``out`` goes on from its newest intact checkpoint to the same end, bit for
         bit, that it would have had; ``corpus`` None is then the text it was begun with. Ctrl-C and SIGTERM
@@ -99,10 +103,9 @@ class Trainer:
         started_at = self._clock()
         choose_device(self.config.device)  # before anything is written
         folder = RunFolder(out)
-        source = None if corpus is None else Source(Path(corpus))
         with self._listening(), _naming(folder), folder.locked(), StopSignal() as self._stop:
             folder.remove_leftovers()
-            loop = self._open(folder, source, started_at, resume=resume, may_change=allow_data_change)
+            loop = self._open(folder, corpus, started_at, resume=resume, may_change=allow_data_change)
             stopped_by = loop.run(self._stop)
             sample = "" if stopped_by is not None else loop.sample()
             result = _result(loop, sample, stopped_by)
@@ -131,21 +134,27 @@ class Trainer:
         self._callbacks.close()
 
     def _open(
-        self, folder: RunFolder, source: Source | None, started_at: float, *, resume: bool, may_change: bool
+        self, folder: RunFolder, corpus: Words | None, started_at: float, *, resume: bool, may_change: bool
     ) -> TrainingLoop:
         if self.config.threads is not None:
             torch.set_num_threads(self.config.threads)
         if not folder.info.exists():
-            return self._begin(folder, source, started_at, resume=resume)
+            return self._begin(folder, corpus, started_at, resume=resume)
         if not resume:
             raise ConfigError(_exists(folder))
+        source = None if corpus is None else self._source(folder, corpus)
         return self._resume(folder, source, started_at, may_change=may_change)
 
+    def _source(self, folder: RunFolder, corpus: Words | None) -> Source:
+        if STDIN in as_words(corpus) and folder.stdin.exists():
+            self._callbacks.note(f"stdin is not read: {folder.stdin} has what came from there")
+        return find_source(corpus, spool=folder.stdin, leave_out=folder.path)
+
     def _begin(
-        self, folder: RunFolder, source: Source | None, started_at: float, *, resume: bool
+        self, folder: RunFolder, corpus: Words | None, started_at: float, *, resume: bool
     ) -> TrainingLoop:
         try:
-            if resume and source is None:
+            if resume and corpus is None:
                 raise ConfigError(f"{folder.path} holds no run to resume: give the corpus to begin one")
             if not (folder.is_empty() or _is_barely_begun(folder, resume)):
                 raise ConfigError(_exists(folder))
@@ -153,8 +162,10 @@ class Trainer:
             folder.discard_if_empty()
             raise
         try:
-            text = setup.look_at(source or Source(None), self.config)
+            text = setup.look_at(self._source(folder, corpus), self.config)
             learner = self._learner(text.vocab)
+            for line in text.notes():
+                self._callbacks.note(line)
             origin = warm_start.origin_of(self.config, learner.model, text.vocab, self._callbacks.note, {})
             material = setup.begin(folder, self.config, text, origin)
         except Exception:
@@ -251,9 +262,9 @@ def _exists(folder: RunFolder) -> str:
 
 
 def _is_barely_begun(folder: RunFolder, resume: bool) -> bool:
-    """Whether a run was killed between its first two files."""
+    """Whether a run was killed before the second of its own files."""
     names = {path.name for path in folder.path.iterdir() if not path.name.startswith(".")}
-    return resume and names <= {folder.config.name}
+    return resume and names <= {folder.config.name, folder.stdin.name}
 
 
 def _facts(parts: Parts, steps_per_epoch: int) -> Facts:

@@ -10,8 +10,8 @@ import torch
 
 from charrnn.training import CharRNN
 from charrnn.training.cold import by_position, cold_loss, loss_by_position
-from charrnn.training.corpus import Tokens
 from charrnn.training.model import ModelShape
+from charrnn.training.splits import Tokens
 
 
 def wild_model(cell: str = "lstm") -> CharRNN:

@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 from charrnn.errors import DataError
-from charrnn.training import TrainConfig, Trainer, corpus
-from charrnn.training.corpus import Source, make_vocab, open_tokens, scan, token_dtype, write_tokens
+from charrnn.training import TrainConfig, Trainer, corpus, sources
+from charrnn.training.corpus import encoded as encode
+from charrnn.training.corpus import make_vocab, open_tokens, scan, token_dtype, write_tokens
+from charrnn.training.layout import RangeLayout
+from charrnn.training.sources import find_source
 from charrnn.training.splits import check_size
+from charrnn.training.symbols import Rules
 
 TINY = TrainConfig(
     num_layers=1, hidden_size=4, batch_size=2, bptt=4, max_steps=3, device="cpu", threads=1, sample_chars=5
@@ -19,10 +23,11 @@ def encoded(data: bytes, folder: Path, unit: str = "char") -> str | bytes:
     """What a text is after it has become token ids and text again."""
     path = folder / "text"
     path.write_bytes(data)
-    source = Source(path)
-    seen = scan(source, unit)
+    source, rules = find_source(path), Rules(unit)
+    seen = scan(source, rules)
     vocab = make_vocab(source, seen, unit)
-    write_tokens(source, vocab, folder / "tokens.bin")
+    layout = RangeLayout("none", seen.num_symbols)
+    write_tokens(encode(source, rules, vocab, seen), layout, folder / "tokens.bin")
     tokens = open_tokens(folder / "tokens.bin", token_dtype(vocab).name)
     assert len(tokens) == seen.num_symbols
     assert seen.num_bytes == len(data)
@@ -45,7 +50,7 @@ def encoded(data: bytes, folder: Path, unit: str = "char") -> str | bytes:
 def test_every_symbol_is_kept(
     text: str, piece_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "_PIECE_BYTES", piece_bytes)
+    monkeypatch.setattr(sources, "PIECE_BYTES", piece_bytes)
     assert encoded(text.encode(), tmp_path) == text
 
 
@@ -68,13 +73,13 @@ def test_bytes_are_kept_even_where_they_are_no_text(tmp_path: Path) -> None:
 def test_bad_utf8_is_told_by_its_byte(
     data: bytes, offset: int, piece_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "_PIECE_BYTES", piece_bytes)
+    monkeypatch.setattr(sources, "PIECE_BYTES", piece_bytes)
     path = tmp_path / "bad.txt"
     path.write_bytes(data)
     with pytest.raises(
-        DataError, match=rf"corpus bad.txt is not UTF-8 at byte {offset} \(0x{data[offset]:02x}"
+        DataError, match=rf"corpus .*bad.txt is not UTF-8 at byte {offset} \(0x{data[offset]:02x}"
     ):
-        scan(Source(path), "char")
+        scan(find_source(path), Rules())
 
 
 @pytest.mark.parametrize("text", ["", "a", "ab" * 4])
@@ -86,7 +91,7 @@ def test_a_text_that_is_too_small_is_refused_and_leaves_nothing(text: str, tmp_p
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("split", ["tail", "nanogpt", "none"])
+@pytest.mark.parametrize("split", ["tail", "interleaved", "nanogpt", "none"])
 @pytest.mark.parametrize(("batch_size", "bptt"), [(1, 1), (2, 4), (32, 100)])
 def test_the_number_of_characters_asked_for_is_enough_and_the_least(
     split: str, batch_size: int, bptt: int
@@ -112,19 +117,19 @@ def test_odd_texts_train(text: str, tmp_path: Path) -> None:
 
 def test_a_text_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read corpus .*nowhere.txt: No such file"):
-        scan(Source(tmp_path / "nowhere.txt"), "char")
+        scan(find_source(tmp_path / "nowhere.txt"), Rules())
 
 
 def test_the_built_in_corpus_is_pythons_help() -> None:
-    seen = scan(Source(None), "char")
+    seen = scan(find_source(None), Rules())
     assert seen.num_symbols > 100_000
-    assert seen.sha256 == corpus.sha256_of(Source(None))
+    assert seen.sha256 == corpus.sha256_of(find_source(None))
 
 
 def test_the_built_in_corpus_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pydoc_data.topics", None)
     with pytest.raises(DataError, match="pydoc_data, which this Python lacks: give a text file"):
-        scan(Source(None), "char")
+        scan(find_source(None), Rules())
 
 
 def test_token_files_take_the_smallest_type(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from charrnn.training import CharRNN, evaluate
-from charrnn.training.corpus import Tokens
 from charrnn.training.dynamic import DynamicSettings, dynamic_loss
 from charrnn.training.model import ModelShape
+from charrnn.training.splits import Tokens
 
 
 def a_model(dropout: float = 0.5) -> CharRNN:
