@@ -57,5 +57,5 @@ def read_run(path: str | os.PathLike[str], which: Literal["best", "last"]) -> Tr
         symbols=tuple(run.vocab.symbols),
         validation=run.tokens.get("validation", np.empty(0, np.uint8)),
         training=run.summary(),
-        end_token=getattr(run, "end_token", None),
+        end_token=run.end_token,
     )
