@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "python" / "charrnn"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "_pb" not in path.relative_to(PACKAGE).parts)
-HEAVY = {"torch", "onnx", "onnxruntime", "safetensors"}
+HEAVY = {"torch", "onnx", "onnxruntime", "safetensors", "matplotlib"}
 
 # The part of the package a file is in -> the parts it may import, besides itself and errors.
 MAY_IMPORT = {
@@ -24,6 +24,7 @@ MAY_IMPORT = {
         "coding",
         "engine",
         "export",
+        "report",
         "sampler",
         "server",
         "stream",
@@ -32,6 +33,7 @@ MAY_IMPORT = {
     },
     "training": {"bundle", "engine", "sampler", "stream", "vocab"},
     "export": {"bundle", "engine", "sampler", "stream", "training", "vocab"},
+    "report": {"training", "vocab"},
     "server": {"_native", "bundle", "engine", "sampler"},
     "client": {"_pb", "channels", "sampler", "stream", "vocab"},
     "channels": set(),
@@ -43,7 +45,11 @@ MAY_IMPORT = {
     "vocab": {"_native"},
     "errors": set(),
 }
-MAY_IMPORT_HEAVY = {"export", "training"}
+MAY_IMPORT_HEAVY = {
+    "export": HEAVY - {"matplotlib"},
+    "training": HEAVY - {"matplotlib"},
+    "report": {"matplotlib"},
+}
 
 
 def _part(path: Path) -> str:
@@ -72,9 +78,9 @@ def test_a_module_looks_only_down(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_training_and_export_know_torch_and_onnx(path: Path) -> None:
+def test_only_training_export_and_reports_know_heavy_packages(path: Path) -> None:
     heavy = {name.split(".")[0] for name in _imports(path)} & HEAVY
-    assert not heavy or _part(path) in MAY_IMPORT_HEAVY
+    assert heavy <= MAY_IMPORT_HEAVY.get(_part(path), set())
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -95,6 +101,8 @@ def test_public_names_are_sorted(path: Path) -> None:
         ("charrnn.cli.sample, charrnn.engine", HEAVY | {"grpc"}),
         ("charrnn.cli.train, charrnn.cli.export", HEAVY | {"grpc"}),
         ("charrnn.cli.quickstart, charrnn.cli.doctor", HEAVY | {"grpc"}),
+        ("charrnn.cli.eval, charrnn.cli.compare, charrnn.cli.report", HEAVY | {"grpc"}),
+        ("charrnn.training.trainer, charrnn.export.exporter", {"matplotlib"}),
     ],
 )
 def test_light_imports_stay_light(modules: str, absent: set[str]) -> None:

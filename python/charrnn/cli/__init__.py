@@ -29,6 +29,7 @@ COMMANDS = (
     "train",
     "eval",
     "compare",
+    "report",
     "export",
     "import",
     "sample",
