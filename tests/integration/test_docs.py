@@ -12,10 +12,12 @@ DOCS = sorted((Path(__file__).parents[2] / "docs").glob("*.md"))
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
-def test_the_examples_run(path: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_examples_run(
+    path: Path, tiny_run: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
     assert blocks
-    names: dict[str, Any] = {"bundle": tiny_bundle}
+    names: dict[str, Any] = {"bundle": tiny_bundle, "run": tiny_run}
     for block in blocks:
         exec(compile(block, path.name, "exec"), names)
     assert capsys.readouterr().out

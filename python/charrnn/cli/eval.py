@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charrnn.cli.tables import print_table
-from charrnn.errors import DataError
 
 if TYPE_CHECKING:
     from charrnn.training import Run
     from charrnn.training.measures import Copied, Measures
-    from charrnn.training.splits import Tokens
 
 _Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
@@ -118,7 +116,7 @@ def _measure_run(
     path: str, text: str | None, options: dict[str, Any]
 ) -> tuple[dict[str, Any], list[str | _Table]]:
     from charrnn.training import load_run
-    from charrnn.training.measures import Wanted, measure, part_of, use_threads
+    from charrnn.training.measures import Wanted, measure, part_of, read_text, use_threads
 
     use_threads(options["threads"])
     run = load_run(path, options["which"])
@@ -126,26 +124,8 @@ def _measure_run(
     if text is None:
         found = measure(run, part_of(run, options["part"]), options["part"], wanted)
     else:  # in one stream, as a bundle reads it
-        found = measure(run, read_tokens(text, run), text, wanted, num_streams=1)
+        found = measure(run, read_text(text, run), text, wanted, num_streams=1)
     return _figures(run, path, found), _run_tables(run, path, found)
-
-
-def read_tokens(path: str, run: Run) -> Tokens:
-    """Token ids of a file, newlines as they are.
-
-    Raises:
-        DataError: it cannot be read, is not UTF-8 or has fewer than two symbols.
-        RequestError: it has a symbol that the run does not know.
-    """
-    try:
-        tokens = run.vocab.encode(Path(path).read_bytes().decode())
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from error
-    if len(tokens) < 2:
-        raise DataError(f"{path} has {len(tokens)} characters; a loss needs two or more")
-    return tokens
 
 
 def _figures(run: Run, path: str, found: Measures) -> dict[str, Any]:

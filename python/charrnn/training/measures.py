@@ -5,13 +5,16 @@ Knows runs and their texts, not how figures are shown.
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from charrnn.errors import DataError
 from charrnn.training.cold import Bucket, cold_loss, loss_by_position
+from charrnn.training.corpus import encoded, scan
 from charrnn.training.draws import draw_texts, split_documents
 from charrnn.training.dynamic import dynamic_loss
 from charrnn.training.evaluation import Loss, evaluate
@@ -20,7 +23,9 @@ from charrnn.training.memorisation import Documents, Memorisation, documents, me
 from charrnn.training.ngram import NgramLosses, ngram_losses
 from charrnn.training.run import Run
 from charrnn.training.sampling import start_token
+from charrnn.training.sources import find_source
 from charrnn.training.splits import Tokens as CorpusTokens
+from charrnn.training.symbols import Rules
 
 # Enough to see a curve, and seconds to draw: 20,000 symbols, or 2,000 documents.
 NUM_TEXTS, TEXT_TOKENS = 20, 1000
@@ -113,6 +118,19 @@ def part_of(run: Run, part: str) -> CorpusTokens:
     return run.tokens[part]
 
 
+def read_text(path: str | os.PathLike[str], run: Run) -> CorpusTokens:
+    """Token ids of a text, read as the run's own was: its unit, its separator, its policy for bad UTF-8.
+
+    Raises:
+        DataError: it cannot be read, has a symbol that the run does not know, or fewer than two.
+    """
+    source, rules = find_source(path), Rules.of(run.config)
+    seen = scan(source, rules, None if run.end_token is None else run.vocab.symbols[run.end_token])
+    if seen.num_symbols < 2:
+        raise DataError(f"{path} has {seen.num_symbols} {run.config.unit}s; a loss needs two or more")
+    return np.concatenate(list(encoded(source, rules, run.vocab, seen)))
+
+
 def measure(
     run: Run, tokens: CorpusTokens, text: str, wanted: Wanted, *, num_streams: int | None = None
 ) -> Measures:
@@ -125,16 +143,20 @@ def measure(
         cold=cold_loss(run.model, tokens, run.config.bptt),
         window=run.config.bptt,
         by_position=loss_by_position(run.model, tokens),
-        ngram=ngram_losses(train, tokens, vocab_size) if wanted.ngram else None,
+        ngram=ngram_losses(train, _predicted(run, tokens), vocab_size) if wanted.ngram else None,
         dynamic=dynamic_loss(run.model, tokens, train) if wanted.dynamic else None,
         copied=copied(run) if wanted.memorisation else None,
     )
 
 
+def _predicted(run: Run, tokens: CorpusTokens) -> CorpusTokens:
+    """What n-grams predict all of but the first: of documents, an end token stands before the first."""
+    return tokens if run.end_token is None else np.insert(tokens, 0, run.end_token)
+
+
 def copied(run: Run) -> Copied:
     """Draw texts from a run and compare them with its training text; beside them, text held out from it."""
-    train = run.tokens["train"]
-    end: int | None = getattr(run, "end_token", None)
+    train, end = run.tokens["train"], run.end_token
     if end is None:
         start = start_token(run.vocab)
         texts = draw_texts(run.model, start, num_texts=NUM_TEXTS, num_tokens=TEXT_TOKENS)

@@ -12,7 +12,7 @@ from charrnn.training import CharRNN, Run, TrainConfig, Trainer, evaluate, load_
 from charrnn.training import measures as module
 from charrnn.training.cold import cold_loss
 from charrnn.training.draws import draw_texts, split_documents
-from charrnn.training.measures import Wanted, copied, measure, part_of
+from charrnn.training.measures import Wanted, copied, measure, part_of, read_text
 from charrnn.training.model import ModelShape
 from charrnn.training.ngram import ngram_losses
 from charrnn.vocab import Vocab
@@ -83,3 +83,39 @@ def test_documents_of_a_text() -> None:
     assert [document.tolist() for document in split_documents(tokens, 9)] == [[1, 2], [], [3], [4]]
     assert [document.tolist() for document in split_documents(tokens[:6], 9)] == [[1, 2], [], [3]]
     assert split_documents(tokens[:0], 9) == []
+
+
+def test_a_text_is_read_as_the_run_reads_its_own(corpus: Path, small: TrainConfig, tmp_path: Path) -> None:
+    """The whole text, its bytes and its documents, are the tokens that the run keeps."""
+    for index, change in enumerate(({}, {"unit": "byte"}, {"separator": "\n"})):
+        path = tmp_path / str(index)
+        config = small.replace(max_steps=1, split="none", **change)
+        Trainer(config).fit(corpus, out=path)
+        run = load_run(path)
+        np.testing.assert_array_equal(read_text(corpus, run), run.tokens["train"])
+    other = tmp_path / "other"
+    other.write_bytes(b"t\xff")
+    for index, message in enumerate(("is not UTF-8 at byte 1", "byte 0xff at token 1 is not in the run's")):
+        with pytest.raises(DataError, match=message):
+            read_text(other, load_run(tmp_path / str(index)))
+    other.write_bytes(b"t")
+    with pytest.raises(DataError, match="has 1 chars; a loss needs two or more"):
+        read_text(other, load_run(tmp_path / "0"))
+
+
+def test_of_documents_the_share_that_is_new_is_told(
+    small: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "NUM_DOCUMENTS", 50)
+    names = tmp_path / "names"
+    names.write_text("".join(f"{a}{b}\n" for a in "abcdefgh" for b in "aeiou") * 4)
+    Trainer(small.replace(max_steps=40, separator="\n", bptt=8)).fit(names, out=tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    found = measure(run, part_of(run, "validation"), "validation", Wanted(memorisation=True))
+    assert found.ngram is not None
+    assert found.ngram.num_tokens == found.num_tokens  # the first symbol too, after an end token
+    assert found.copied is not None
+    assert found.copied.documents is not None
+    made, drawn = found.copied.documents, found.copied.drawn
+    assert (made.num_documents, drawn.num_texts) == (50, 50)
+    assert made.num_novel <= 50
