@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from charrnn.errors import CheckpointError, ConfigError
-from charrnn.training.adamw import AdamW
 from charrnn.training.config import TrainConfig
 from charrnn.training.model import CharRNN, ModelShape, State
+from charrnn.training.optimizers import make_optimizer
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,7 @@ class Learner:
         self.state: State = self.model.zero_state(config.batch_size)
         self._batch_size, self._clip_norm = config.batch_size, config.clip_norm
         self._parameters = dict(self.model.named_parameters())
-        self._optimizer = AdamW(
-            self._parameters, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay
-        )
+        self._optimizer = make_optimizer(self._parameters, config)
 
     def reset_state(self) -> None:
         """Forget the text read so far."""
