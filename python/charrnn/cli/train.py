@@ -78,11 +78,14 @@ def train(
     result = Trainer(config, callbacks=[reporter, *boards]).fit(
         corpus or None, out=out, resume=resume, allow_data_change=allow_data_change
     )
+    code = 128 + result.stopped_by if isinstance(result.stopped_by, signal.Signals) else 0
+    if result.rank:  # of several processes the first one speaks
+        context.exit(code)
     if isinstance(result.stopped_by, signal.Signals):
         reporter.note(
             f"stopped by {result.stopped_by.name} and saved at step {result.step}: go on with --resume"
         )
-        context.exit(128 + result.stopped_by)
+        context.exit(code)
     reporter.note(f"trained {result.step} steps into {result.path}{_best(result, config)}")
     _print_sample(result.sample)
 

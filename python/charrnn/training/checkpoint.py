@@ -37,6 +37,12 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     state: Mapping[str, Any]
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all tensors."""
+        tensors = [*self.weights.values(), *self.tensors.values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
 
 def folder_name(step: int) -> str:
     """Name of the checkpoint folder of a step."""
@@ -81,10 +87,8 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> str:
 
 
 def _cannot_save(path: Path, checkpoint: Checkpoint, error: Exception) -> str:
-    tensors = [*checkpoint.weights.values(), *checkpoint.tensors.values()]
-    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     reason = (isinstance(error, OSError) and error.strerror) or error
-    return f"cannot save checkpoint {path} of {num_bytes} bytes: {reason}"
+    return f"cannot save checkpoint {path} of {checkpoint.num_bytes} bytes: {reason}"
 
 
 def _remedy(*, has_earlier: bool) -> str:

@@ -36,11 +36,15 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes ``path`` when the block ends well. What stood there is replaced."""
+    """A folder to fill, which becomes ``path`` when the block ends well. What stood there is replaced.
+
+    The folder it is in is made if need be, but not those above: where they have gone, so has the whole.
+    """
     aside = path.with_name(f"{ASIDE}{path.name}")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        aside.mkdir(parents=True)
+        path.parent.mkdir(exist_ok=True)
+        aside.mkdir()
         yield aside
         for file in aside.iterdir():
             sync_file(file)

@@ -34,14 +34,17 @@ def steps_between_evaluations(config: TrainConfig, steps_per_epoch: int) -> int:
     return config.eval_every or min(5000, max(250, steps_per_epoch))
 
 
-def learning_rate(config: TrainConfig, step: int, total: int | None) -> float:
-    """Rate of step ``step``, counted from 0: linear warm-up, then constant or half a cosine down to 0.
+def learning_rate(config: TrainConfig, step: int, total: int | None, epoch: int = 0) -> float:
+    """Rate of step ``step`` of epoch ``epoch``, both counted from 0: linear warm-up, then the schedule.
 
-    While ``total`` is not decided the rate stays at its peak after the warm-up.
+    ``cosine`` falls along half a cosine to 0 at ``total``; while that is not decided it stays at its peak.
+    ``step`` falls as in Karpathy's char-rnn: by ``decay`` at the end of every epoch from ``decay_after`` on.
     """
     warmup = config.warmup_steps if total is None else min(config.warmup_steps, total // 10)
     if step < warmup:
         return config.lr * (step + 1) / warmup
+    if config.schedule == "step":
+        return config.lr * config.decay ** max(0, epoch + 1 - max(1, config.decay_after))
     if total is None or config.schedule == "constant":
         return config.lr
     done = (step - warmup) / max(1, total - warmup)

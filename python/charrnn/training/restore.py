@@ -52,9 +52,10 @@ def check_state(config: TrainConfig, state: Mapping[str, Any], vocab: Vocab) -> 
         )
 
 
-def differences(state: Mapping[str, Any], device: str) -> Iterator[str]:
+def differences(state: Mapping[str, Any], device: str, world_size: int = 1) -> Iterator[str]:
     """A warning for everything that is not as it was and rounds differently."""
     now = {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device}
-    for name, value in now.items():
-        if state[name] != value:
-            yield f"warning: {name} was {state[name]} and is {value}: the run goes on, but not bit-exact"
+    for name, value in {**now, "world_size": world_size}.items():
+        before = state.get(name, 1)  # a run of one process may not say so
+        if before != value:
+            yield f"warning: {name} was {before} and is {value}: the run goes on, but not bit-exact"

@@ -38,6 +38,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.samples = self.path / "samples"
         self.checkpoints = self.path / "checkpoints"
+        self.bad_batch = self.path / "bad_batch.safetensors"
 
     @contextmanager
     def locked(self) -> Iterator[None]:

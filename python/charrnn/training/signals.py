@@ -9,7 +9,10 @@ import os
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeAlias
+
+Wish: TypeAlias = signal.Signals | str
+"""Why to stop: a signal, or a reason that somebody gave."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -21,7 +24,7 @@ class StopSignal:
     """
 
     def __init__(self) -> None:
-        self.received: signal.Signals | str | None = None
+        self.received: Wish | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignal:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,20 @@ from charrnn.training import setup, warm_start
 from charrnn.training.callbacks import Callback, Callbacks
 from charrnn.training.checkpoint import Checkpoint
 from charrnn.training.config import TrainConfig
+from charrnn.training.distributed import World, joined
+from charrnn.training.faults import enough_memory
 from charrnn.training.files import write_json
+from charrnn.training.following import open_together
 from charrnn.training.forecast import Facts, Forecast, free_memory, shortage
 from charrnn.training.learner import Learner, choose_device
-from charrnn.training.loop import Parts, TrainingLoop
+from charrnn.training.loop import TrainingLoop
+from charrnn.training.parts import Parts
+from charrnn.training.precision import deterministic
 from charrnn.training.progress import Progress
 from charrnn.training.restore import check_state, differences, newest_intact
 from charrnn.training.run_folder import RunFolder
 from charrnn.training.setup import Material, Standing
-from charrnn.training.signals import StopSignal
+from charrnn.training.signals import StopSignal, Wish
 from charrnn.training.sources import STDIN, Source, Words, as_words, find_source
 from charrnn.vocab import Vocab
 
@@ -37,7 +42,8 @@ class TrainResult:
     """How a run ended.
 
     ``losses`` are the last of each part, in nats; ``stopped_by`` is the signal that ended it early, or the
-    reason given to ``Trainer.stop``, after which there is no sample.
+    reason given to ``Trainer.stop``, after which there is no sample. ``is_stale`` says that ``patience``
+    ended it. ``rank`` is that of this process; all of a training have the same result.
     """
 
     path: Path
@@ -46,7 +52,9 @@ class TrainResult:
     best_step: int | None
     best_nats: float | None
     sample: str
-    stopped_by: signal.Signals | str | None
+    stopped_by: Wish | None
+    is_stale: bool = False
+    rank: int = 0
 
 
 class Trainer:
@@ -58,6 +66,7 @@ class Trainer:
         clock: seconds that only go forward, for ``max_minutes``.
 
     A process trains one model at a time: torch's random numbers and number of threads belong to the process.
+    Started by torchrun, all processes train one model together; the callbacks of the first one are told.
     """
 
     def __init__(
@@ -73,6 +82,7 @@ class Trainer:
         self._callbacks = Callbacks(callbacks)
         self._clock = clock
         self._stop: StopSignal | None = None
+        self._world = World()
 
     def fit(
         self,
@@ -101,15 +111,25 @@ class Trainer:
             CallbackError: a callback failed; the run is as its last checkpoint has it.
         """
         started_at = self._clock()
-        choose_device(self.config.device)  # before anything is written
         folder = RunFolder(out)
-        with self._listening(), _naming(folder), folder.locked(), StopSignal() as self._stop:
-            folder.remove_leftovers()
-            loop = self._open(folder, corpus, started_at, resume=resume, may_change=allow_data_change)
+        with (
+            self._listening(),
+            joined(self.config.batch_size) as self._world,
+            _naming(folder),
+            enough_memory(self.config, folder),
+            deterministic(self.config.deterministic),
+            ExitStack() as held,
+            StopSignal() as self._stop,
+        ):
+            open_run = partial(
+                self._lead, held, folder, corpus, started_at, resume=resume, may_change=allow_data_change
+            )
+            loop = open_together(self._world, self.config, folder, self._clock, open_run)
             stopped_by = loop.run(self._stop)
             sample = "" if stopped_by is not None else loop.sample()
-            result = _result(loop, sample, stopped_by)
-            self._callbacks.ended(result)
+            result = _result(loop, sample, stopped_by, self._world.rank)
+            if self._world.rank == 0:
+                self._callbacks.ended(result)
         return result
 
     def stop(self, reason: str) -> None:
@@ -132,6 +152,21 @@ class Trainer:
         finally:
             self._stop = None
         self._callbacks.close()
+
+    def _lead(
+        self,
+        held: ExitStack,
+        folder: RunFolder,
+        corpus: Words | None,
+        started_at: float,
+        *,
+        resume: bool,
+        may_change: bool,
+    ) -> TrainingLoop:
+        choose_device(self.config.device)  # before anything is written
+        held.enter_context(folder.locked())
+        folder.remove_leftovers()
+        return self._open(folder, corpus, started_at, resume=resume, may_change=may_change)
 
     def _open(
         self, folder: RunFolder, corpus: Words | None, started_at: float, *, resume: bool, may_change: bool
@@ -202,7 +237,7 @@ class Trainer:
         vocab = folder.read_vocab()
         learner = self._learner(vocab)
         check_state(self.config, checkpoint.state, vocab)
-        for line in differences(checkpoint.state, learner.device.type):
+        for line in differences(checkpoint.state, learner.device.type, self._world.size):
             self._callbacks.note(line)
         learner.restore(checkpoint.weights, checkpoint.tensors)
         return learner, Progress.from_json(checkpoint.state["progress"])
@@ -226,18 +261,19 @@ class Trainer:
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
         if (warning := shortage(self.config, len(vocab), free)) is not None:
             self._callbacks.note(warning)
-        return Learner(self.config, len(vocab))
+        return Learner(self.config, len(vocab), self._world)
 
     def _loop(
         self, folder: RunFolder, material: Material, learner: Learner, progress: Progress, started_at: float
     ) -> TrainingLoop:
-        parts = Parts(self.config, folder, material, learner, progress, self._callbacks, self._clock)
+        told = (self._callbacks, self._clock, self._world)
+        parts = Parts(self.config, folder, material, learner, progress, *told)
         loop = TrainingLoop(parts, started_at)
         facts = _facts(parts, loop.steps_per_epoch)
         self._callbacks.started(self, facts)
         for line in facts.lines():
             self._callbacks.note(line)
-        loop.callbacks = Callbacks([self._callbacks, Forecast(facts, self._callbacks.note, self._clock)])
+        parts.callbacks = Callbacks([self._callbacks, Forecast(facts, self._callbacks.note, self._clock)])
         return loop
 
 
@@ -284,7 +320,7 @@ def _facts(parts: Parts, steps_per_epoch: int) -> Facts:
     )
 
 
-def _result(loop: TrainingLoop, sample: str, stopped_by: signal.Signals | str | None) -> TrainResult:
+def _result(loop: TrainingLoop, sample: str, stopped_by: Wish | None, rank: int) -> TrainResult:
     progress = loop.progress
     return TrainResult(
         path=loop.folder.path,
@@ -294,4 +330,6 @@ def _result(loop: TrainingLoop, sample: str, stopped_by: signal.Signals | str | 
         best_nats=progress.best_nats,
         sample=sample,
         stopped_by=stopped_by,
+        is_stale=progress.is_stale,
+        rank=rank,
     )

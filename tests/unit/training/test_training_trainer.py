@@ -427,7 +427,7 @@ def test_three_in_a_row_end_the_run_and_keep_the_last_good_checkpoint(
 ) -> None:
     poisoned |= {24, 25, 26}
     with pytest.raises(
-        DivergedError, match=r"at step 26: .* 3 steps in a row; the last good .* is step-0000022"
+        DivergedError, match=r"at step 26: .* 3 steps in a row; .*; the last good .* is step-0000022"
     ):
         Trainer(small).fit(corpus, out=tmp_path / "run")
     run = load_run(tmp_path / "run", "last")
