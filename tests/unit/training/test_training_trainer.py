@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from charrnn.errors import CheckpointError, ConfigError, DataError, DivergedError
+from charrnn.errors import CharrnnError, CheckpointError, ConfigError, DataError, DivergedError
 from charrnn.training import TrainConfig, Trainer, evaluate, load_run, loop, setup
 from charrnn.training.checkpoint import MODEL, list_checkpoints
 from charrnn.training.learner import Learner, Learnt
@@ -312,15 +312,15 @@ def test_a_missing_encoded_text_is_called_missing(corpus: Path, small: TrainConf
 def test_what_fails_to_begin_leaves_nothing(
     failing: str, corpus: Path, small: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_memory(self: Learner, config: TrainConfig, vocab_size: int) -> None:
-        raise RuntimeError("not enough memory")
+    def no_memory(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     expected = {
         "device": (ConfigError, "device is 'cuda:99' and torch sees"),
-        "model": (RuntimeError, "not enough memory"),
+        "model": (CharrnnError, "out of memory: batch_size 4 x bptt 16 x hidden_size 12 .*: lower one"),
         "disk": (CheckpointError, "cannot use run folder .*run: No space left on device; see that"),
     }[failing]
     config = small.replace(device="cuda:99") if failing == "device" else small
