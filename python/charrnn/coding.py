@@ -64,12 +64,12 @@ def compress(
         on_progress: told now and then how many bytes of ``source`` are done.
 
     Raises:
-        DataError: a file cannot be read or written, or ``target`` is there already.
+        DataError: a file cannot be read, twice, or written, or ``target`` is there already or is no file.
         BundleError: the model.
     """
     with _written_aside(target, force=force) as aside, refusing_overflow():
         counts = _native.compress(
-            source=source,
+            source=_readable_twice(source),
             target=aside,
             bundle=bundle,
             onnxruntime=find_onnxruntime(),
@@ -96,7 +96,7 @@ def decompress(
     """
     with _written_aside(target, force=force) as aside, refusing_overflow():
         counts = _native.decompress(
-            source=source,
+            source=_readable_twice(source),
             target=aside,
             bundle=bundle,
             onnxruntime=find_onnxruntime(),
@@ -121,7 +121,7 @@ def measure(
     """
     with refusing_overflow():
         bits, counts = _native.measure(
-            source=source,
+            source=_readable_twice(source),
             bundle=bundle,
             onnxruntime=find_onnxruntime(),
             precision=precision,
@@ -134,11 +134,9 @@ def measure(
 @contextmanager
 def _written_aside(target: StrPath, *, force: bool) -> Iterator[Path]:
     """A file beside ``target`` that becomes it once it is complete and on the disk."""
-    path = Path(target)
-    if path.exists() and not force:
-        raise DataError(f"{path} exists; choose another name or force it (--force)")
+    path, place = Path(target), _place(target, force=force)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent)
         os.close(handle)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}") from error
@@ -148,13 +146,33 @@ def _written_aside(target: StrPath, *, force: bool) -> Iterator[Path]:
         with aside.open("rb+") as file:
             os.fsync(file.fileno())
         aside.chmod(0o666 & ~_umask())
-        aside.replace(path)
+        aside.replace(place)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}") from error
     except DataError as error:
         raise DataError(str(error).replace(str(aside), str(path))) from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _place(target: StrPath, *, force: bool) -> Path:
+    """Where ``target`` leads: a link stays and what it names is written."""
+    place = Path(os.path.realpath(target))
+    if os.path.exists(target) or os.path.lexists(place):  # a pipe of /dev/stdout has no place of its own
+        if not os.path.isfile(target):
+            raise DataError(f"{os.fspath(target)} is not a regular file: give a file's name")
+        if not force:
+            raise DataError(f"{os.fspath(target)} exists; choose another name or force it (--force)")
+    return place
+
+
+def _readable_twice(source: StrPath) -> StrPath:
+    """``source``, if its checksum can be taken before it is coded; what is not there is told later."""
+    name = os.fspath(source)
+    is_pipe = os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name)
+    if is_pipe or (name == "-" and not os.path.exists(name)):
+        raise DataError(f"{name} is not a file that can be read twice, which is needed: give a file's name")
+    return source
 
 
 def _umask() -> int:

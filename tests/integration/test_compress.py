@@ -96,7 +96,47 @@ def test_files_that_are_there_are_kept(tiny_bundle: Path, original: Path, tmp_pa
         coding.compress(original, tmp_path / "nowhere/packed", tiny_bundle)
 
 
-def test_ctrl_c_leaves_nothing_behind(tiny_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_no_regular_file_is_never_replaced(tiny_bundle: Path, tmp_path: Path, force: bool) -> None:
+    source, fifo, link, folder = (tmp_path / name for name in ("source", "fifo", "link", "folder"))
+    source.write_text("one")
+    os.mkfifo(fifo)
+    link.symlink_to(fifo)
+    folder.mkdir()
+    before = {path.name: path.lstat().st_mode for path in tmp_path.iterdir()}
+    for path in (fifo, link, folder, Path("/dev/null")):
+        with pytest.raises(DataError, match=rf"{path} is not a regular file: give a file's name$"):
+            coding.compress(source, path, tiny_bundle, force=force)
+    assert {path.name: path.lstat().st_mode for path in tmp_path.iterdir()} == before
+
+
+def test_a_link_is_written_through(tiny_bundle: Path, tmp_path: Path) -> None:
+    source, link, file = (tmp_path / name for name in ("source", "link", "elsewhere/file"))
+    source.write_text("one")
+    file.parent.mkdir()
+    link.symlink_to(file)
+    coding.compress(source, link, tiny_bundle)
+    assert (link.is_symlink(), file.is_file(), os.listdir(file.parent)) == (True, True, ["file"])
+    with pytest.raises(DataError, match="link exists; choose another name or force it"):
+        coding.decompress(file, link, tiny_bundle)
+    coding.decompress(file, link, tiny_bundle, force=True)
+    assert (link.is_symlink(), file.read_text()) == (True, "one")
+
+
+def test_a_file_that_cannot_be_read_twice_is_told(tiny_bundle: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for source in (str(tmp_path / "fifo"), "-"):
+        with pytest.raises(DataError, match=f"{source} is not a file that can be read twice"):
+            coding.compress(source, tmp_path / "packed", tiny_bundle)
+        with pytest.raises(DataError, match=f"{source} is not a file that can be read twice"):
+            coding.measure(source, tiny_bundle)
+    assert os.listdir(tmp_path) == ["fifo"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_a_signal_leaves_nothing_behind(
+    tiny_bundle: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     large = tmp_path / "large"
     large.write_bytes((json.__doc__ or "").encode() * 3000)
     command = [sys.executable, "-m", "charrnn", "compress", str(large), "--model", str(tiny_bundle)]
@@ -105,8 +145,8 @@ def test_ctrl_c_leaves_nothing_behind(tiny_bundle: Path, tmp_path: Path) -> None
     while not any(name.endswith(".partial") for name in os.listdir(tmp_path)):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    process.send_signal(number)
+    assert process.wait(60) == code
     assert os.listdir(tmp_path) == ["large"]
     assert process.stderr is not None
     process.stderr.close()

@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -239,23 +239,38 @@ def test_debug_shows_where(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_sigterm_unwinds(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Puts back the handlers of signals that ``main`` sets."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.usefixtures("handlers")
+def test_a_signal_unwinds(number: signal.Signals, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     unwound = []
 
     def run(words: list[str]) -> int:
         try:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
         finally:
             unwound.append(True)
         return 0
 
-    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     monkeypatch.setattr(charrnn.cli, "_run", run)
-    try:
-        assert main(["doctor"]) == 143
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    assert main(["doctor"]) == code
     assert unwound == [True]
+
+
+@pytest.mark.usefixtures("handlers")
+def test_nohup_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    monkeypatch.setattr(charrnn.cli, "_run", lambda words: signal.raise_signal(signal.SIGHUP) or 0)
+    assert main(["doctor"]) == 0
 
 
 def _raising(error: BaseException) -> Callable[[list[str]], int]:

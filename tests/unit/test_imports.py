@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "channels": set(),
     "coding": {"_native", "engine", "sampler"},
     "engine": {"_native", "bundle", "sampler", "stream", "vocab"},
+    "random": {"_native"},
     "sampler": {"_native"},
     "bundle": {"_native", "vocab"},
     "stream": set(),

@@ -70,6 +70,39 @@ def test_torch_tensors_are_read_in_place() -> None:
         draw(torch.from_numpy(LOGITS).requires_grad_())
 
 
+def test_signs_and_halves_of_torch_are_read_right() -> None:
+    torch = pytest.importorskip("torch")
+    halves = torch.from_numpy(LOGITS).bfloat16()
+    assert draw(halves).tokens.tolist() == draw(halves.float().numpy()).tokens.tolist()
+    negated = torch.complex(torch.zeros(LOGITS.shape), torch.from_numpy(-LOGITS)).conj().imag
+    assert negated.is_neg()
+    assert_same(draw(negated))
+
+
+def unaligned(array: np.ndarray) -> np.ndarray:
+    """The same numbers at an odd address."""
+    room = np.zeros(array.nbytes + 1, np.uint8)
+    moved = room[1 : array.nbytes + 1].view(array.dtype).reshape(array.shape)
+    moved[...] = array
+    assert not moved.flags.aligned
+    return moved
+
+
+@pytest.mark.parametrize("seeds", [SEEDS, SEEDS + np.uint64(2**63)], ids=["small", "large"])
+def test_numbers_of_any_make_are_the_same(seeds: np.ndarray) -> None:
+    expected = draw(seeds=seeds).tokens.tolist()
+    for same in (seeds.tolist(), seeds.astype(object), np.repeat(seeds, 2)[::2], seeds.astype(">u8")):
+        assert draw(seeds=same).tokens.tolist() == expected
+    mixed = [14695981039346656037, 1]
+    output = draw(LOGITS[:2], seeds=mixed, positions=[2**64 - 1, 0])
+    assert (
+        output.tokens.tolist()
+        == draw(
+            LOGITS[:2], seeds=np.array(mixed, np.uint64), positions=np.array([2**64 - 1, 0], np.uint64)
+        ).tokens.tolist()
+    )
+
+
 def test_a_list_of_parameters_is_one_a_row() -> None:
     each = [SamplingParams(temperature=0.1 * (row + 1), top_k=row, logprobs=row % 3) for row in range(40)]
     output = draw(params=each)
@@ -145,9 +178,16 @@ def test_streams_have_numbers_of_their_own() -> None:
         ({"history": [[1]]}, "history has length 1"),
         ({"history": [[70]] * 40}, "history: token 70 is not below 70"),
         ({"params": [PARAMS]}, "params has length 1"),
-        ({"seeds": [-1] * 40}, "seeds must be one whole number"),
-        ({"seeds": [0.5] * 40}, "seeds are of type float64"),
-        ({"streams": [2**32] * 40}, "streams must be one whole number of 0 to 4294967295"),
+        ({"seeds": [0, -1] * 20}, r"seeds\[1\] is -1; it must be a whole number of 0 to 2\^64 - 1"),
+        ({"seeds": np.arange(40) - 39}, r"seeds\[0\] is -39; it must be a whole number of 0 to 2\^64 - 1"),
+        ({"seeds": [0.5] * 40}, r"seeds\[0\] is 0.5; it must be a whole number"),
+        ({"seeds": np.zeros(40)}, "seeds are of type float64"),
+        ({"seeds": 7}, "seeds is 7; give whole numbers, one a row"),
+        ({"seeds": np.zeros((40, 1), int)}, "seeds have 2 dimensions"),
+        ({"seeds": [2**63, 2**64] * 20}, r"seeds\[1\] is 18446744073709551616; .* 0 to 2\^64 - 1"),
+        ({"streams": [2**32] * 40}, r"streams\[0\] is 4294967296; .* 0 to 2\^32 - 1"),
+        ({"logits": LOGITS.astype(complex)}, "their type is complex128; give real numbers"),
+        ({"logits": np.ma.masked_array(LOGITS.astype(float))}, "logits are a masked array"),
         ({"params": SamplingParams(regex="a")}, "regex needs a vocabulary"),
         ({"params": SamplingParams(utf8=True)}, "utf8 needs a vocabulary"),
         ({"params": SamplingParams(allowed=[70])}, "allowed: id 70 is not below the vocabulary's size 70"),

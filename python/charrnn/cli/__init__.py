@@ -2,7 +2,7 @@
 
 Text goes to stdout and talk to stderr. An error is one line, ``error: ...``, and an exit code: 0 done,
 1 failed, 2 wrong usage, 3 bad data, artifact or settings, 4 diverged, 5 parity or limit check failed,
-69 no server answers, 130 Ctrl-C, 141 nobody reads the output any more, 143 SIGTERM.
+69 no server answers, 129 SIGHUP, 130 Ctrl-C, 141 nobody reads the output any more, 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -47,11 +47,17 @@ COMMANDS = (
 COMPLETE_VARIABLE = "_CHARRNN_COMPLETE"
 """With it in the environment charrnn answers the shell instead of doing anything."""
 
-EXIT_FAILED, EXIT_USAGE, EXIT_CTRL_C, EXIT_BROKEN_PIPE, EXIT_SIGTERM = 1, 2, 130, 141, 143
+EXIT_FAILED, EXIT_USAGE, EXIT_CTRL_C, EXIT_BROKEN_PIPE = 1, 2, 130, 141
+EXIT_SIGNAL = 128
+"""And the number of the signal that ended it: 129 SIGHUP, 143 SIGTERM."""
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived; like ``KeyboardInterrupt`` it unwinds the stack, so that everything is closed."""
+    """SIGTERM or SIGHUP arrived; like ``KeyboardInterrupt`` it unwinds the stack and everything is closed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class LazyGroup(click.Group):
@@ -95,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     if instruction := os.environ.get(COMPLETE_VARIABLE):
         return _complete(instruction)
-    _listen_for_sigterm()
+    _listen_for_signals()
     debug = "--debug" in words or os.environ.get("CHARRNN_DEBUG", "0") not in ("", "0")
     try:
         code = _run(words)
@@ -104,8 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ended.code if isinstance(ended.code, int) else EXIT_FAILED if ended.code else 0
     except KeyboardInterrupt:
         return EXIT_CTRL_C
-    except Terminated:
-        return EXIT_SIGTERM
+    except Terminated as terminated:
+        return EXIT_SIGNAL + terminated.number
     except BaseException as error:
         return _report(error, debug)
     return code
@@ -164,10 +170,12 @@ def _drop_stdout() -> None:
         return
 
 
-def _listen_for_sigterm() -> None:
+def _listen_for_signals() -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup wants it to go on
+            signal.signal(signal.SIGHUP, _terminate)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
+    raise Terminated(number)
