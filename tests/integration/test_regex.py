@@ -145,3 +145,10 @@ def test_the_wire_carries_it_and_names_what_is_wrong(ascii_bundle: Path) -> None
                 client.generate(regex=regex).read()
         assert len({client.generate(seed=1, sample_index=i, max_tokens=30).read() for i in range(4)}) == 4
         assert list(islice(client.generate(utf8=True, max_tokens=5), 9))
+
+
+def test_a_word_boundary_is_refused_with_what_to_write(tiny_bundle: Path) -> None:
+    with Engine(tiny_bundle) as engine:
+        with pytest.raises(RequestError, match=r"write \(\?-u:\\b\) in place of \\b"):
+            engine.generate("", regex=r"\b[a-z]+\b", max_tokens=9)
+        assert engine.generate("", regex=r"(?-u:\b)[a-z]+(?-u:\b)", max_tokens=9).read()

@@ -22,9 +22,20 @@ SEEDS, POSITIONS = np.arange(40, dtype=np.uint64), np.arange(100, 140, dtype=np.
 PARAMS = SamplingParams(temperature=0.9, top_p=0.95, logprobs=3)
 
 
+def unaligned(array: np.ndarray) -> np.ndarray:
+    """The same numbers at an odd address."""
+    room = np.zeros(array.nbytes + 1, np.uint8)
+    moved = room[1 : array.nbytes + 1].view(array.dtype).reshape(array.shape)
+    moved[...] = array
+    assert not moved.flags.aligned
+    return moved
+
+
 def draw(logits: Any = LOGITS, params: Any = PARAMS, **arguments: Any) -> SampleOutput:
     arguments = {"seeds": SEEDS, "positions": POSITIONS, **arguments}
-    return Sampler(VOCAB_SIZE).sample(logits, params, **arguments)
+    sampler = arguments.pop("sampler", None) or Sampler(VOCAB_SIZE)
+    output: SampleOutput = sampler.sample(logits, params, **arguments)
+    return output
 
 
 EXPECTED = draw()
@@ -55,8 +66,9 @@ def test_types_and_shapes() -> None:
         np.asfortranarray(LOGITS),
         np.repeat(LOGITS, 2, axis=1)[:, ::2],
         LOGITS.tolist(),
+        unaligned(LOGITS),
     ],
-    ids=["double", "columns", "strided", "list"],
+    ids=["double", "columns", "strided", "list", "unaligned"],
 )
 def test_what_cannot_be_read_in_place_is_converted(logits: Any) -> None:
     assert_same(draw(logits))
@@ -79,20 +91,12 @@ def test_signs_and_halves_of_torch_are_read_right() -> None:
     assert_same(draw(negated))
 
 
-def unaligned(array: np.ndarray) -> np.ndarray:
-    """The same numbers at an odd address."""
-    room = np.zeros(array.nbytes + 1, np.uint8)
-    moved = room[1 : array.nbytes + 1].view(array.dtype).reshape(array.shape)
-    moved[...] = array
-    assert not moved.flags.aligned
-    return moved
-
-
 @pytest.mark.parametrize("seeds", [SEEDS, SEEDS + np.uint64(2**63)], ids=["small", "large"])
 def test_numbers_of_any_make_are_the_same(seeds: np.ndarray) -> None:
     expected = draw(seeds=seeds).tokens.tolist()
     for same in (seeds.tolist(), seeds.astype(object), np.repeat(seeds, 2)[::2], seeds.astype(">u8")):
         assert draw(seeds=same).tokens.tolist() == expected
+    assert draw(seeds=unaligned(seeds)).tokens.tolist() == expected
     mixed = [14695981039346656037, 1]
     output = draw(LOGITS[:2], seeds=mixed, positions=[2**64 - 1, 0])
     assert (
@@ -156,6 +160,36 @@ def test_out_is_filled_and_returned() -> None:
             draw(out=wrong)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((2**40,), "batch_size is 1099511627776; it must be a whole number of 0 to 268435456"),
+        ((-1,), "batch_size is -1; it must be"),
+        ((1, -1), "num_top is -1; it must be"),
+        ((2**20, 2**15), "batch_size is 1048576; with 32768 alternatives it must be at most 8192"),
+    ],
+)
+def test_room_out_of_its_limits_is_named(arguments: tuple[int, ...], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        SampleOutput(*arguments)
+
+
+def test_out_is_one_calls_at_a_time() -> None:
+    """An array that is read and written at once is refused as one that two threads write."""
+    out = SampleOutput(40, 3)
+    with pytest.raises(RequestError, match=r"out cannot be written: .*a SampleOutput of its own"):
+        draw(out.top_logprobs, SamplingParams(), out=out, sampler=Sampler(3))
+
+
+def test_history_is_a_sequence_of_any_make() -> None:
+    torch = pytest.importorskip("torch")
+    params = SamplingParams(repetition_penalty=100)
+    history = np.arange(80).reshape(40, 2) % VOCAB_SIZE
+    expected = draw(params=params, history=history.tolist()).tokens.tolist()
+    for same in (history, torch.from_numpy(history), list(history)):
+        assert draw(params=params, history=same).tokens.tolist() == expected
+
+
 def test_streams_have_numbers_of_their_own() -> None:
     one_row = {"logits": np.repeat(LOGITS[:1], 40, axis=0), "seeds": np.full(40, 7, np.uint64)}
     same_place = {"positions": np.zeros(40, np.uint64), "params": SamplingParams(temperature=3.0)}
@@ -187,7 +221,12 @@ def test_streams_have_numbers_of_their_own() -> None:
         ({"seeds": [2**63, 2**64] * 20}, r"seeds\[1\] is 18446744073709551616; .* 0 to 2\^64 - 1"),
         ({"streams": [2**32] * 40}, r"streams\[0\] is 4294967296; .* 0 to 2\^32 - 1"),
         ({"logits": LOGITS.astype(complex)}, "their type is complex128; give real numbers"),
-        ({"logits": np.ma.masked_array(LOGITS.astype(float))}, "logits are a masked array"),
+        ({"logits": np.ma.masked_array(LOGITS)}, "logits are a masked array"),
+        ({"history": [[-1]] * 40}, r"history\[0\]\[0\] is -1; it must be a whole number of 0 to"),
+        ({"history": 3}, "history is of type int; give token ids"),
+        ({"params": None}, "params is of type NoneType; give SamplingParams"),
+        ({"params": {"top_k": 3}}, "params is of type dict; give SamplingParams"),
+        ({"params": [None] * 40}, r"params\[0\] is of type NoneType; give SamplingParams"),
         ({"params": SamplingParams(regex="a")}, "regex needs a vocabulary"),
         ({"params": SamplingParams(utf8=True)}, "utf8 needs a vocabulary"),
         ({"params": SamplingParams(allowed=[70])}, "allowed: id 70 is not below the vocabulary's size 70"),
@@ -250,6 +289,12 @@ def test_parameters_compare_hash_copy_and_pickle() -> None:
         ({"logprobs_mode": "cooked"}, 'logprobs_mode is "cooked"'),
         ({"regex": ""}, "length of regex is 0"),
         ({"stop": "abc"}, "stop is the string"),
+        ({"stop": ["\ud800"]}, r"a string of stop is '.ud800'; it holds half of a surrogate pair"),
+        ({"regex": "\ud800"}, r"regex is '.ud800'; it holds half of a surrogate pair"),
+        ({"allowed": [-1]}, "an id of allowed is -1; it must be a whole number of 0 to 4294967295"),
+        ({"allowed": 1}, "allowed is 1; give a list of token ids"),
+        ({"logit_bias": {-1: 1.0}}, "an id of logit_bias is -1; it must be a whole number of 0 to"),
+        ({"logit_bias": 3}, "logit_bias is 3; give a dict"),
     ],
 )
 def test_parameters_out_of_their_limits_are_named(arguments: dict[str, Any], message: str) -> None:

@@ -1,7 +1,7 @@
 //! The arithmetic coder over rows of logits, and files through it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use charrnn_core::coding::{Decoder, Encoder};
 use charrnn_core::compress as files;
@@ -12,27 +12,33 @@ use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::arguments::{logits_of, refuse, whole_of};
 use crate::engine::num_workers;
-use crate::error::{raise, OrRaise};
+use crate::error::OrRaise;
+use crate::sampler::vocab_size_of;
 
 /// Turns tokens into bytes, each at the cost of what a row of logits says of it.
 #[pyclass(frozen, module = "charrnn._native")]
-pub(crate) struct ArithmeticEncoder(Mutex<(Sampler, Encoder)>);
+pub(crate) struct ArithmeticEncoder(Mutex<(Sampler, Option<Encoder>)>);
 
 #[pymethods]
 impl ArithmeticEncoder {
     #[new]
-    fn new(vocab_size: usize) -> PyResult<Self> {
-        Ok(ArithmeticEncoder(Mutex::new((sampler(vocab_size)?, Encoder::default()))))
+    fn new(vocab_size: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let sampler = Sampler::new(vocab_size_of(vocab_size)?);
+        Ok(ArithmeticEncoder(Mutex::new((sampler, Some(Encoder::default())))))
     }
 
-    /// Append `token` under `logits`, `(V,)` float32. A token whose weight is 0 is refused.
-    fn encode(&self, logits: PyReadonlyArray1<'_, f32>, token: u32) -> PyResult<()> {
-        let (sampler, encoder) = &mut *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    /// Append `token` under `logits`, `(V,)`, whatever `Sampler.sample` takes as a row.
+    ///
+    /// A token whose weight is 0, 2^-46 of the most likely one's and less, cannot be coded and is refused; so is
+    /// every token after `finish`.
+    fn encode(&self, logits: &Bound<'_, PyAny>, token: &Bound<'_, PyAny>) -> PyResult<()> {
+        let logits: PyReadonlyArray1<'_, f32> = logits_of(logits, 1)?;
+        let (sampler, encoder) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let encoder = encoder.as_mut().ok_or_else(finished)?;
         let logits = row(sampler, &logits)?;
-        if token as usize >= logits.len() {
-            return Err(refuse(format!("token is {token}; it must be below {}", logits.len())));
-        }
+        let token = whole_of("token", token, 0..=logits.len() as u64 - 1)? as u32;
         let share = sampler.distribution(logits).ok_or_else(no_distribution)?.share(token);
         let share =
             share.ok_or_else(|| refuse(format!("token {token} is too unlikely to code: its weight is 0")))?;
@@ -40,11 +46,16 @@ impl ArithmeticEncoder {
         Ok(())
     }
 
-    /// The bytes of all tokens; the encoder starts anew.
-    fn finish<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let (_, encoder) = &mut *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        PyBytes::new(py, &encoder.finish())
+    /// The bytes of all tokens, once: the encoder takes no more.
+    fn finish<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let (_, encoder) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut encoder = encoder.take().ok_or_else(finished)?;
+        Ok(PyBytes::new(py, &encoder.finish()))
     }
+}
+
+fn finished() -> PyErr {
+    refuse("the encoder is finished; make a new one for more tokens".to_owned())
 }
 
 /// Turns bytes back into tokens, handed the same rows of logits.
@@ -54,27 +65,22 @@ pub(crate) struct ArithmeticDecoder(Mutex<(Sampler, Decoder)>);
 #[pymethods]
 impl ArithmeticDecoder {
     #[new]
-    fn new(vocab_size: usize, data: Vec<u8>) -> PyResult<Self> {
-        Ok(ArithmeticDecoder(Mutex::new((sampler(vocab_size)?, Decoder::new(data)))))
+    fn new(vocab_size: &Bound<'_, PyAny>, data: Vec<u8>) -> PyResult<Self> {
+        let sampler = Sampler::new(vocab_size_of(vocab_size)?);
+        Ok(ArithmeticDecoder(Mutex::new((sampler, Decoder::new(data)))))
     }
 
-    /// The next token under `logits`, `(V,)` float32. Past the end tokens are arbitrary: the caller knows how many there are.
-    fn decode(&self, logits: PyReadonlyArray1<'_, f32>) -> PyResult<u32> {
-        let (sampler, decoder) = &mut *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    /// The next token under `logits`, `(V,)`, whatever `Sampler.sample` takes as a row.
+    ///
+    /// Past the end tokens are arbitrary and no error: the caller knows how many there are.
+    fn decode(&self, logits: &Bound<'_, PyAny>) -> PyResult<u32> {
+        let logits: PyReadonlyArray1<'_, f32> = logits_of(logits, 1)?;
+        let (sampler, decoder) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let logits = row(sampler, &logits)?;
         let distribution = sampler.distribution(logits).ok_or_else(no_distribution)?;
         let token = distribution.symbol_at(decoder.target(distribution.total()));
         distribution.share(token).into_iter().for_each(|share| decoder.consume(share));
         Ok(token)
-    }
-}
-
-fn sampler(vocab_size: usize) -> PyResult<Sampler> {
-    match vocab_size {
-        1..=crate::sampler::MAX_VOCAB => Ok(Sampler::new(vocab_size)),
-        _ => {
-            Err(refuse(format!("vocab_size is {vocab_size}; it must be 1 to {}", crate::sampler::MAX_VOCAB)))
-        }
     }
 }
 
@@ -86,10 +92,6 @@ fn row<'a>(sampler: &Sampler, logits: &'a PyReadonlyArray1<'_, f32>) -> PyResult
             Err(refuse(format!("logits have length {}; expected {}", logits.len(), sampler.vocab_size())))
         }
     }
-}
-
-fn refuse(message: String) -> PyErr {
-    raise("RequestError", message)
 }
 
 fn no_distribution() -> PyErr {

@@ -2,6 +2,7 @@
 //!
 //! Converts, detaches the GIL, maps errors, documents; decides nothing.
 
+mod arguments;
 mod bundle;
 mod coding;
 mod engine;

@@ -7,8 +7,9 @@ use charrnn_core::params::{LogprobsMode, SamplingParams as Params, ValidSampling
 use charrnn_core::request::Stopping;
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
+use crate::arguments::{id_of, ids_of, refuse, text_of};
 use crate::error::{raise, OrRaise};
 
 /// How characters are drawn, what the text looks like and when it ends; checked against the limits when it is made.
@@ -71,9 +72,9 @@ impl SamplingParams {
         frequency_penalty: Option<f64>,
         penalty_window: Option<Whole>,
         no_repeat_ngram_size: Option<Whole>,
-        logit_bias: Option<BTreeMap<u32, f64>>,
+        logit_bias: Option<Bound<'_, PyAny>>,
         allowed: Option<Bound<'_, PyAny>>,
-        regex: Option<String>,
+        regex: Option<Bound<'_, PyAny>>,
         utf8: bool,
         seed: Option<Bound<'_, PyAny>>,
         logprobs: Option<Whole>,
@@ -84,8 +85,8 @@ impl SamplingParams {
         include_stop: bool,
     ) -> PyResult<Self> {
         let sampling = Params {
-            logit_bias: logit_bias.unwrap_or_default().into_iter().collect(),
-            allowed: allowed.map(ids).transpose()?,
+            logit_bias: logit_bias.map_or(Ok(BTreeMap::new()), biases)?.into_iter().collect(),
+            allowed: allowed.map(|ids| ids_of("allowed", &ids)).transpose()?,
             repetition_penalty,
             frequency_penalty,
             presence_penalty,
@@ -103,7 +104,7 @@ impl SamplingParams {
         let stopping = Stopping {
             max_tokens: whole(limits::MAX_TOKENS, max_tokens)?,
             min_tokens: whole(limits::MIN_TOKENS, min_tokens)?,
-            regex,
+            regex: regex.map(|regex| text_of("regex", &regex)).transpose()?,
             utf8,
             stop: stop.map_or(Ok(Vec::new()), strings)?,
             include_stop,
@@ -318,16 +319,28 @@ fn parse_seed(seed: Bound<'_, PyAny>) -> PyResult<u64> {
     seed.extract().map_err(refuse)
 }
 
-fn ids(value: Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
-    value.try_iter()?.map(|item| item?.extract()).collect()
+fn biases(value: Bound<'_, PyAny>) -> PyResult<BTreeMap<u32, f64>> {
+    let Ok(items) = value.call_method0("items") else {
+        return Err(refuse(format!("logit_bias is {}; give a dict of token ids and numbers", value.repr()?)));
+    };
+    let one = |item: PyResult<Bound<'_, PyAny>>| {
+        let (id, bias): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item?.extract()?;
+        let id = id_of("logit_bias", &id)?;
+        let bias = bias.extract().or_else(|_| {
+            Err(refuse(format!("logit_bias of id {id} is {}; it must be a number", bias.repr()?)))
+        })?;
+        Ok((id, bias))
+    };
+    items.try_iter()?.map(one).collect()
 }
 
 /// A list or tuple of strings. A lone string is refused: it would silently be read as its characters.
 fn strings(value: Bound<'_, PyAny>) -> PyResult<Vec<String>> {
-    match value.extract::<String>() {
-        Ok(lone) => {
-            Err(raise("RequestError", format!("stop is the string {lone:?}; give a list of strings")))
-        }
-        Err(_) => value.try_iter()?.map(|item| item?.extract()).collect(),
+    if value.is_instance_of::<PyString>() {
+        return Err(refuse(format!("stop is the string {}; give a list of strings", value.repr()?)));
     }
+    let Ok(items) = value.try_iter() else {
+        return Err(refuse(format!("stop is {}; give a list of strings", value.repr()?)));
+    };
+    items.map(|item| text_of("a string of stop", &item?)).collect()
 }

@@ -6,25 +6,31 @@ use charrnn_core::limits::TABLE;
 use charrnn_core::params::ValidSampling;
 use charrnn_core::philox;
 use charrnn_core::sampler::{Context, Draw, Place, Sampler as Kernel};
+use numpy::ndarray::Dimension;
 use numpy::{
-    PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray1,
-    PyReadwriteArray2, PyUntypedArrayMethods,
+    Element, PyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2,
+    PyReadwriteArray, PyReadwriteArray1, PyReadwriteArray2, PyUntypedArrayMethods,
 };
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
-use crate::error::{raise, OrRaise};
+use crate::arguments::{history_of, logits_of, numbers_of, refuse, whole_of};
+use crate::error::OrRaise;
 use crate::params::SamplingParams;
 
 /// Logits from which on a call takes long enough for other Python threads to run: some 50 microseconds.
 const DETACH_FROM: usize = 1 << 15;
-pub(crate) const MAX_VOCAB: usize = 1 << 17;
+const MAX_VOCAB: usize = 1 << 17;
+/// Results in an array of a call, 1 GiB of them.
+const MAX_ROOM: u64 = 1 << 28;
 
 /// What `Sampler.sample` gives: a row each.
 #[pyclass(frozen, get_all, module = "charrnn._native")]
 pub(crate) struct SampleOutput {
     /// `(B,)` int32; -1 where the status is not 0.
     tokens: Py<PyArray1<i32>>,
-    /// `(B,)` float32, natural logarithm; NaN where none was asked for or the status is not 0.
+    /// `(B,)` float32, natural logarithm of the drawn token's probability; NaN where the row's `SamplingParams` have
+    /// no `logprobs` (0 asks for it without alternatives) or the status is not 0.
     logprobs: Py<PyArray1<f32>>,
     /// `(B,)` uint8; 0 drawn, 1 the row holds NaN, 2 nothing is left to draw.
     status: Py<PyArray1<u8>>,
@@ -38,8 +44,23 @@ pub(crate) struct SampleOutput {
 impl SampleOutput {
     /// Room for `batch_size` rows with `num_top` alternatives each.
     #[new]
-    #[pyo3(signature = (batch_size, num_top=0))]
-    fn new(py: Python<'_>, batch_size: usize, num_top: usize) -> Self {
+    #[pyo3(signature = (batch_size, num_top=None), text_signature = "(batch_size, num_top=0)")]
+    fn new(batch_size: &Bound<'_, PyAny>, num_top: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        let py = batch_size.py();
+        let rows = whole_of("batch_size", batch_size, 0..=MAX_ROOM)?;
+        let num_top = num_top.map_or(Ok(0), |num_top| whole_of("num_top", num_top, 0..=MAX_VOCAB as u64))?;
+        if rows * num_top.max(1) > MAX_ROOM {
+            let most = MAX_ROOM / num_top;
+            return Err(refuse(format!(
+                "batch_size is {rows}; with {num_top} alternatives it must be at most {most}"
+            )));
+        }
+        Ok(SampleOutput::zeros(py, rows as usize, num_top as usize))
+    }
+}
+
+impl SampleOutput {
+    fn zeros(py: Python<'_>, batch_size: usize, num_top: usize) -> Self {
         let top = [batch_size, num_top];
         SampleOutput {
             tokens: PyArray1::zeros(py, batch_size, false).unbind(),
@@ -63,18 +84,15 @@ pub(crate) struct Sampler {
 #[pymethods]
 impl Sampler {
     #[new]
-    fn new(vocab_size: usize) -> PyResult<Self> {
-        match vocab_size {
-            1..=MAX_VOCAB => Ok(Sampler { vocab_size, idle: Mutex::default() }),
-            _ => {
-                Err(raise("RequestError", format!("vocab_size is {vocab_size}; it must be 1 to {MAX_VOCAB}")))
-            }
-        }
+    fn new(vocab_size: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Sampler { vocab_size: vocab_size_of(vocab_size)?, idle: Mutex::default() })
     }
 
     /// Tokens of `logits`, `(B, V)`: row r with seed `seeds[r]` at `positions[r]` of stream `streams[r]`.
     ///
-    /// `params` is for all rows or a list of one a row. `history` holds the tokens drawn so far, a sequence a row.
+    /// `params` is for all rows or a list of one a row; `seeds` stand in place of their `seed`, and what ends a text
+    /// (`stop`, `min_tokens`, `max_tokens`) is the caller's. `history` holds the tokens drawn so far, a sequence a row.
+    /// Log-probabilities are NaN unless the parameters have `logprobs`.
     /// float32 in C order, numpy's or DLPack's in CPU memory, is read in place; anything else is converted.
     #[pyo3(signature = (logits, params, *, seeds, positions, streams=None, history=None, out=None))]
     #[allow(clippy::too_many_arguments, reason = "keyword-only in Python")]
@@ -86,17 +104,19 @@ impl Sampler {
         seeds: &Bound<'py, PyAny>,
         positions: &Bound<'py, PyAny>,
         streams: Option<&Bound<'py, PyAny>>,
-        history: Option<Vec<Vec<u32>>>,
+        history: Option<&Bound<'py, PyAny>>,
         out: Option<Bound<'py, SampleOutput>>,
     ) -> PyResult<Bound<'py, SampleOutput>> {
-        let logits = logits_of(logits)?;
+        let logits: PyReadonlyArray2<'py, f32> = logits_of(logits, 2)?;
         let (batch_size, width) = (logits.shape()[0], logits.shape()[1]);
         if width != self.vocab_size {
             let size = self.vocab_size;
             return Err(refuse(format!("logits are ({batch_size}, {width}); expected (B, {size})")));
         }
-        let (seeds, positions) = (numbers::<u64>("seeds", seeds)?, numbers::<u64>("positions", positions)?);
-        let streams = streams.map(|streams| numbers::<u32>("streams", streams)).transpose()?;
+        let (seeds, positions) =
+            (numbers_of::<u64>("seeds", seeds)?, numbers_of::<u64>("positions", positions)?);
+        let streams = streams.map(|streams| numbers_of::<u32>("streams", streams)).transpose()?;
+        let history = history.map(history_of).transpose()?;
         let given = Params::of(params)?;
         let rows = Rows {
             logits: logits.as_slice()?,
@@ -109,7 +129,7 @@ impl Sampler {
         };
         rows.check(batch_size)?;
         let num_top = rows.num_top();
-        let out = out.map_or_else(|| Bound::new(py, SampleOutput::new(py, batch_size, num_top)), Ok)?;
+        let out = out.map_or_else(|| Bound::new(py, SampleOutput::zeros(py, batch_size, num_top)), Ok)?;
         let mut room = Room::of(&out, batch_size, num_top)?;
         let mut kernel = self.lease();
         let results = room.results()?;
@@ -123,40 +143,14 @@ impl Sampler {
     }
 }
 
+pub(crate) fn vocab_size_of(value: &Bound<'_, PyAny>) -> PyResult<usize> {
+    Ok(whole_of("vocab_size", value, 1..=MAX_VOCAB as u64)? as usize)
+}
+
 impl Sampler {
     fn lease(&self) -> Kernel {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         idle.unwrap_or_else(|| Kernel::new(self.vocab_size))
-    }
-}
-
-fn refuse(message: String) -> PyErr {
-    raise("RequestError", message)
-}
-
-/// In place where that is possible, else through `charrnn.sampler.as_logits`, which converts.
-fn logits_of<'py>(logits: &Bound<'py, PyAny>) -> PyResult<PyReadonlyArray2<'py, f32>> {
-    match logits.cast::<PyArray2<f32>>() {
-        Ok(array) if array.is_c_contiguous() => Ok(array.try_readonly()?),
-        _ => {
-            let module = logits.py().import("charrnn.sampler")?;
-            Ok(module.getattr("as_logits")?.call1((logits,))?.extract()?)
-        }
-    }
-}
-
-/// Whole numbers, one a row, in place if they are of that type already.
-fn numbers<'py, T: numpy::Element>(
-    name: &str,
-    value: &Bound<'py, PyAny>,
-) -> PyResult<PyReadonlyArray1<'py, T>> {
-    match value.cast::<PyArray1<T>>() {
-        Ok(array) if array.is_c_contiguous() => Ok(array.try_readonly()?),
-        _ => {
-            let module = value.py().import("charrnn.sampler")?;
-            let dtype = T::get_dtype(value.py());
-            Ok(module.getattr("as_numbers")?.call1((name, value, dtype))?.extract()?)
-        }
     }
 }
 
@@ -171,8 +165,14 @@ impl<'py> Params<'py> {
         match params.cast::<SamplingParams>() {
             Ok(all) => Ok(Params::All(all.borrow())),
             Err(_) => {
-                let each = params.try_iter()?.map(|item| Ok(item?.cast::<SamplingParams>()?.borrow()));
-                Ok(Params::Each(each.collect::<PyResult<_>>()?))
+                let items = params.try_iter().ok().filter(|_| !params.is_instance_of::<PyDict>());
+                let items = items.ok_or_else(|| not_params("params", params))?;
+                let one = |(row, item): (usize, PyResult<Bound<'py, PyAny>>)| {
+                    let item = item?;
+                    let params = item.cast::<SamplingParams>();
+                    Ok(params.map_err(|_| not_params(&format!("params[{row}]"), &item))?.borrow())
+                };
+                Ok(Params::Each(items.enumerate().map(one).collect::<PyResult<_>>()?))
             }
         }
     }
@@ -195,6 +195,11 @@ impl<'py> Params<'py> {
             }
         }
     }
+}
+
+fn not_params(name: &str, value: &Bound<'_, PyAny>) -> PyErr {
+    let kind = value.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
+    refuse(format!("{name} is of type {kind}; give SamplingParams, or a list of one a row"))
 }
 
 enum RowParams<'a> {
@@ -279,10 +284,10 @@ struct Room<'py> {
 impl<'py> Room<'py> {
     fn of(out: &Bound<'py, SampleOutput>, batch_size: usize, num_top: usize) -> PyResult<Self> {
         let (py, out) = (out.py(), out.get());
-        let tokens = out.tokens.bind(py).try_readwrite()?;
+        let tokens = writable(out.tokens.bind(py))?;
         let top = match (&out.top_tokens, &out.top_logprobs) {
             (Some(tokens), Some(logprobs)) => {
-                Some((tokens.bind(py).try_readwrite()?, logprobs.bind(py).try_readwrite()?))
+                Some((writable(tokens.bind(py))?, writable(logprobs.bind(py))?))
             }
             _ => None,
         };
@@ -293,8 +298,7 @@ impl<'py> Room<'py> {
                 "out has room for {has} rows with {room} alternatives; needed are {needs}"
             )));
         }
-        let (logprobs, status) =
-            (out.logprobs.bind(py).try_readwrite()?, out.status.bind(py).try_readwrite()?);
+        let (logprobs, status) = (writable(out.logprobs.bind(py))?, writable(out.status.bind(py))?);
         Ok(Room { tokens, logprobs, status, top, num_top: room })
     }
 
@@ -311,6 +315,15 @@ impl<'py> Room<'py> {
             num_top: self.num_top,
         })
     }
+}
+
+fn writable<'py, T: Element, D: Dimension>(
+    array: &Bound<'py, PyArray<T, D>>,
+) -> PyResult<PyReadwriteArray<'py, T, D>> {
+    let refused = |error| {
+        refuse(format!("out cannot be written: {error}; give each call at a time a SampleOutput of its own"))
+    };
+    array.try_readwrite().map_err(refused)
 }
 
 /// Where the draws go.

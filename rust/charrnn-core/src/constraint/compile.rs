@@ -22,6 +22,8 @@ const MAX_TRANSITIONS: usize = 1 << 21;
 const MAX_MASK_BITS: usize = 1 << 26;
 /// Any Unicode text, without which the same expression over bytes would allow any bytes.
 const ANY_TEXT: &str = "(?s:.)*";
+/// What no automaton can follow; the advice of the crate is for those who call it.
+const UNICODE_WORD: &str = r"a word boundary is ASCII's here: write (?-u:\b) in place of \b, (?-u:\B) of \B";
 
 pub(super) fn compile(
     pattern: Pattern<'_>,
@@ -34,6 +36,9 @@ pub(super) fn compile(
     };
     let parsed = regex_syntax::Parser::new().parse(pattern);
     let parsed = parsed.map_err(|error| RequestError::Regex(one_line(&error.to_string())))?;
+    if parsed.properties().look_set().contains_word_unicode() {
+        return Err(RequestError::Regex(UNICODE_WORD.to_owned()));
+    }
     let dfa = byte_automaton(&restrict(parsed, vocab))?;
     let alphabet = Alphabet::new(vocab, is_allowed, &dfa);
     explore(&dfa, &alphabet)
