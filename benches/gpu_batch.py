@@ -1,8 +1,9 @@
-"""A batch of the paulgraham preset on an NVIDIA GPU beside the essay's 0.46 s: ``python benches/gpu_batch.py``.
+"""A batch of the paulgraham preset on an NVIDIA GPU: ``python benches/gpu_batch.py``.
 
-First charrnn's own step: forward, backward, clipping and optimiser. Then a bare torch loop of the same model in
-every dtype, as one stack of layers in nn.LSTM and as one module a layer, which cuDNN treats differently. Medians
-in milliseconds, and ratios to the stack in float32; what a device cannot do is told. Ends with one JSON line.
+First charrnn's own step (forward, backward, clipping, optimiser) beside the essay's 0.46 s. Then a bare torch
+loop of the same model in every dtype, as one stack of layers in nn.LSTM and as one module a layer, which
+cuDNN treats differently. Medians in milliseconds, and ratios to the stack in float32, or why a device cannot.
+Ends with one JSON line. Without a GPU it says so.
 """
 
 from __future__ import annotations
