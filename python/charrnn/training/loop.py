@@ -12,15 +12,9 @@ from charrnn.training.evaluation import Loss, evaluate
 from charrnn.training.faults import Faults
 from charrnn.training.learner import Learnt
 from charrnn.training.metrics import MetricsFile, NoMetrics
+from charrnn.training.pacing import Pacing
 from charrnn.training.parts import Parts
-from charrnn.training.plan import (
-    MEASURED_STEPS,
-    WARM_STEPS,
-    learning_rate,
-    num_steps,
-    steps_between_evaluations,
-    steps_that_fit,
-)
+from charrnn.training.plan import learning_rate, num_steps, steps_between_evaluations
 from charrnn.training.sampling import sample_text
 from charrnn.training.saving import Saver, publish
 from charrnn.training.signals import StopSignal, Wish
@@ -45,13 +39,14 @@ class TrainingLoop:
         self._windows = Windows(text["train"], self.config.batch_size, self.config.bptt)
         self._validation = text.get("validation")
         self._eval_every = steps_between_evaluations(self.config, len(self._windows))
-        self._steps_here, self._warm_at, self._eval_s = 0, 0.0, 0.0
+        self._has_trained, self._eval_s = False, 0.0
         # Open while it runs.
         self._metrics: MetricsFile
         self._saver: Saver
         self._faults: Faults
         if self.progress.total_steps is None:
             self.progress.total_steps = num_steps(self.config, len(self._windows))
+        self._pacing = Pacing(self.config, self.progress, self._clock, self._eval_every)
         # Where another rank has to begin: that of rank 0.
         self.standing: dict[str, Any] = {
             "checkpoint": None,
@@ -104,7 +99,7 @@ class TrainingLoop:
         text = sample_text(
             self.learner.model, self.material.vocab, num_tokens=config.sample_chars, seed=config.seed
         )
-        if self._steps_here or not self._saver.sample_path.exists():
+        if self._has_trained or not self._saver.sample_path.exists():
             self._saver.keep_sample(text, is_last=is_last)
         self._parts.callbacks.sampled(step, text)
         return text
@@ -125,6 +120,7 @@ class TrainingLoop:
             self.learner.reset_state()
         inputs, targets = self._windows[progress.window]
         self._lr = learning_rate(self.config, progress.step, progress.total_steps, progress.epoch)
+        self._has_trained = True
         learnt = self.learner.learn(inputs, targets, self._lr)
         progress.advance(len(self._windows))
         if learnt.is_applied:
@@ -150,37 +146,26 @@ class TrainingLoop:
     def _after_step(self, learnt: Learnt) -> bool:
         """All that falls due after a step; whether it was the last."""
         step, is_over = self.progress.step, self._is_over()
-        is_decided = self._decide_total()
+        is_first_plan = self._pacing.is_first_due()
         if is_over or step % LOG_EVERY == 0:
             self._log(learnt)
-        is_due = step % self._eval_every == 0 or is_over or is_decided
+        is_due = step % self._eval_every == 0 or is_over or is_first_plan
         is_best = self._evaluate() if is_due else False
         is_over = is_over or self.progress.is_stale
-        if is_decided:
-            self._plan_rest()
+        is_planned = not is_over and self._plan()
         if step in self.config.sample_at:
             self.sample(is_last=False)
-        if is_best or is_over or is_decided or step % self.config.checkpoint_every == 0:
+        if is_best or is_over or is_planned or step % self.config.checkpoint_every == 0:
             self._remember_elapsed()
             self._saver.save(is_last=is_over)
         return is_over
 
-    def _decide_total(self) -> bool:
-        """Whether this is the step after which a run that only knows its minutes plans its steps."""
-        self._steps_here += 1
-        if self._steps_here == WARM_STEPS:
-            self._warm_at = self._clock()
-        if self.progress.total_steps is not None or self._steps_here != MEASURED_STEPS:
-            return False
-        self._step_s = (self._clock() - self._warm_at) / (MEASURED_STEPS - WARM_STEPS)
-        return True
-
-    def _plan_rest(self) -> None:
-        assert self.config.max_minutes is not None
-        left = self.config.max_minutes * 60 - self._elapsed() - self._eval_s
-        more = steps_that_fit(left, self._step_s, self._eval_s, self._eval_every)
-        total = self.progress.total_steps = self.progress.step + more
-        self._parts.callbacks.note(f"{total} steps fit into {self.config.max_minutes:g} min")
+    def _plan(self) -> bool:
+        """Whether the end of the run has been moved."""
+        told = self._pacing.plan(self._elapsed, self._eval_s)
+        if told is not None:
+            self._parts.callbacks.note(told)
+        return told is not None
 
     def _evaluate(self) -> bool:
         """Predict the validation part, if there is one; whether no evaluation before was better."""
@@ -189,6 +174,7 @@ class TrainingLoop:
         began, tokens = self._clock(), self._validation
         nats, num_tokens = self._world.first(lambda: _measured(evaluate(self.learner.model, tokens)))
         self._eval_s = self._clock() - began
+        self._pacing.pause(self._eval_s)
         self._note_loss(Loss(nats, num_tokens))
         return self.progress.best_step == self.progress.step
 

@@ -60,7 +60,7 @@ def test_a_shortage_is_said() -> None:
 def test_a_run_without_memory_is_warned_and_goes_on(
     corpus: Path, small: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("charrnn.training.trainer.free_memory", lambda: 1000)
+    monkeypatch.setattr("charrnn.training.opening.free_memory", lambda: 1000)
     diary = Diary()
     assert Trainer(small, callbacks=[diary]).fit(corpus, out=tmp_path / "run").step == 30
     assert "0.0 MiB are free" in diary.notes[0]
