@@ -12,52 +12,52 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 NUM_RUNS = 5
 LIMIT_S = 3.0
+STEP = "charrnn train, first step"
 SIZE = ["--max-steps", "1", "--batch-size", "4", "--bptt", "50", "--sample-chars", "1"]
 
 
-def seconds_to_line(command: Sequence[str], start: str) -> float:
-    """From starting a process until it says a line with this start, on stderr."""
+def seconds_to_line(command: Sequence[str]) -> float:
+    """From starting a process until it says its first line on stderr."""
     began = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
-        took = next((time.perf_counter() - began for line in process.stderr if line.startswith(start)), None)
-        rest = process.stderr.read()
-    if took is None:
-        raise SystemExit(f"{' '.join(command)} ended without {start!r}: {rest}")
-    return took
+        process.stderr.readline()
+        return time.perf_counter() - began
 
 
-def commands(folder: Path) -> Iterator[tuple[str, list[str], str]]:
-    """Name, command and the start of the line that ends the measurement; endless, with fresh run folders."""
-    text = folder / "text.txt"
-    text.write_text("to be or not to be, that is the question\n" * 250)
-    say = "import sys; sys.stderr.write('ready\\n')"
-    number = 0
-    while True:
-        number += 1
-        train = ["-m", "charrnn", "train", str(text), "--out", str(folder / f"run-{number}"), *SIZE]
-        yield "python", [sys.executable, "-c", say], "ready"
-        yield "import torch", [sys.executable, "-c", f"import torch; {say}"], "ready"
-        yield "import charrnn", [sys.executable, "-c", f"import charrnn; {say}"], "ready"
-        yield "charrnn train, first step", [sys.executable, *train], "step 1:"
+def seconds_to_step(text: Path, run: Path) -> float:
+    """From starting ``charrnn train`` until its first step is in the run's diary."""
+    command = [sys.executable, "-m", "charrnn", "train", str(text), "--out", str(run), *SIZE]
+    diary, began = run / "metrics.jsonl", time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            if diary.exists() and diary.stat().st_size:
+                return time.perf_counter() - began
+            time.sleep(0.002)
+    raise SystemExit(f"{' '.join(command)} ended without a step")
 
 
 def measure() -> dict[str, float]:
     """Median seconds of each, taken in turns, after a round that is not counted."""
-    took: dict[str, list[float]] = {}
+    say = "import sys; sys.stderr.write('ready\\n')"
+    lines = {
+        "python": [sys.executable, "-c", say],
+        "import torch": [sys.executable, "-c", f"import torch; {say}"],
+        "import charrnn": [sys.executable, "-c", f"import charrnn; {say}"],
+    }
+    rounds = []
     with tempfile.TemporaryDirectory() as folder:
-        turns = commands(Path(folder))
-        for round_ in range(NUM_RUNS + 1):
-            for name, command, start in (next(turns) for _ in range(4)):
-                seconds = seconds_to_line(command, start)
-                if round_:
-                    took.setdefault(name, []).append(seconds)
-    return {name: statistics.median(each) for name, each in took.items()}
+        text = Path(folder) / "text.txt"
+        text.write_text("to be or not to be, that is the question\n" * 250)
+        for number in range(NUM_RUNS + 1):
+            took = {name: seconds_to_line(command) for name, command in lines.items()}
+            rounds.append(took | {STEP: seconds_to_step(text, Path(folder) / f"run-{number}")})
+    return {name: statistics.median(each[name] for each in rounds[1:]) for name in rounds[0]}
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def main() -> None:
     torch_s = medians["import torch"]
     for name, seconds in medians.items():
         print(f"{name:<26} {seconds:6.2f} s {seconds / torch_s:6.2f} of import torch")
-    first_step = medians["charrnn train, first step"]
+    first_step = medians[STEP]
     print(f"limit {LIMIT_S:g} s: {'kept' if first_step < LIMIT_S else 'not kept'}")
     print(json.dumps({"bench": "startup", "seconds": medians, "ratio": first_step / torch_s}))
 
