@@ -140,7 +140,12 @@ def test_a_signal_leaves_nothing_behind(
     large = tmp_path / "large"
     large.write_bytes((json.__doc__ or "").encode() * 3000)
     command = [sys.executable, "-m", "charrnn", "compress", str(large), "--model", str(tiny_bundle)]
-    process = subprocess.Popen([*command, "--out", str(tmp_path / "packed")], stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "packed")],
+        stderr=subprocess.PIPE,
+        # Under nohup SIGHUP is ignored, here and in what is started from here.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while not any(name.endswith(".partial") for name in os.listdir(tmp_path)):
         assert time.monotonic() < deadline

@@ -63,7 +63,7 @@ def test_an_option_wins_over_the_preset_and_the_run_over_neither(
     shape = ["--preset", "quick", "--hidden-size", "8", "--max-steps", "2", "--device", "cpu"]
     assert main(["train", "text.txt", "--out", "run", *shape]) == 0
     config = RunFolder("run").read_config()
-    assert (config.hidden_size, config.bptt, config.dropout, config.max_minutes) == (8, 10, 0.2, 30.0)
+    assert (config.hidden_size, config.bptt, config.dropout, config.max_minutes) == (8, 10, 0.4, 30.0)
     assert main(["train", "text.txt", "--out", "run", "--resume", *shape]) == 0
     capsys.readouterr()
     other = ["--preset", "latex", *shape[2:]]
