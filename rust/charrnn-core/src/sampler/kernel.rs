@@ -4,6 +4,8 @@ use super::exp::{weight, ONE};
 
 /// Rows of weights are padded with zeros to a multiple of this, so that no loop has a scalar rest.
 pub(super) const BLOCK: usize = 32;
+/// What is left of a row after whole blocks is done in blocks of this.
+const LANES: usize = 8;
 
 /// A number in the order of the logit, on which comparing is integer work: -0 and 0 are equal, NaN is outside
 /// the infinities.
@@ -40,26 +42,43 @@ pub(super) fn extremes(logits: &[f32]) -> (i32, i32) {
 /// Fills `weights` with `trunc(2^((l - best) * scale) * 2^46)`; returns their sum.
 #[inline(always)]
 pub(super) fn fill(logits: &[f32], best: f32, scale: f64, weights: &mut [u64]) -> u64 {
+    let weigh = |logit| weight((f64::from(logit) - f64::from(best)) * scale);
     let num_whole = logits.len() / BLOCK * BLOCK;
-    let total = fill_blocks(&logits[..num_whole], best, scale, &mut weights[..num_whole]);
-    let rest = &logits[num_whole..];
-    if rest.is_empty() {
-        return total;
-    }
-    let mut padded = [f32::NEG_INFINITY; BLOCK];
-    padded[..rest.len()].copy_from_slice(rest);
-    total + fill_blocks(&padded, best, scale, &mut weights[num_whole..])
+    let total = fill_blocks(&logits[..num_whole], weigh, &mut weights[..num_whole]);
+    total + fill_rest(logits, num_whole, weigh, weights)
 }
 
 #[inline(always)]
-fn fill_blocks(logits: &[f32], best: f32, scale: f64, weights: &mut [u64]) -> u64 {
-    let best = f64::from(best);
+fn fill_blocks(logits: &[f32], weigh: impl Fn(f32) -> u64, weights: &mut [u64]) -> u64 {
     let mut total = 0;
     for (slot, &logit) in weights.iter_mut().zip(logits) {
-        *slot = weight((f64::from(logit) - best) * scale);
+        *slot = weigh(logit);
         total += *slot;
     }
     total
+}
+
+/// The symbols from `start` on, fewer than a block, by lanes; the last lanes begin early where the row is long enough.
+#[inline(always)]
+fn fill_rest(logits: &[f32], start: usize, weigh: impl Fn(f32) -> u64, weights: &mut [u64]) -> u64 {
+    let weights = &mut weights[..logits.len()];
+    let (blocks, last) = logits[start..].as_chunks::<LANES>();
+    let (slots, _) = weights[start..].as_chunks_mut::<LANES>();
+    slots.iter_mut().zip(blocks).for_each(|(slots, block)| fill_lanes(block, &weigh, slots));
+    if !last.is_empty() {
+        match (weights.last_chunk_mut::<LANES>(), logits.last_chunk::<LANES>()) {
+            (Some(slots), Some(block)) => fill_lanes(block, &weigh, slots),
+            _ => weights.iter_mut().zip(last).for_each(|(slot, &logit)| *slot = weigh(logit)),
+        }
+    }
+    weights[start..].iter().sum()
+}
+
+#[inline(always)]
+fn fill_lanes(logits: &[f32; LANES], weigh: impl Fn(f32) -> u64, weights: &mut [u64; LANES]) {
+    for (slot, &logit) in weights.iter_mut().zip(logits) {
+        *slot = weigh(logit);
+    }
 }
 
 /// Symbols at plus infinity share everything. Returns the sum.
