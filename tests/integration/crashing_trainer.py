@@ -1,5 +1,6 @@
 """A process that trains, dies by SIGKILL at a chosen point, and resumes; run as a script by test_train_kill.
 
+Arguments: steps or calls, the corpus, a folder, and as JSON the settings that differ from those below.
 Torch is imported once; every trainer is a fork of this process, which itself never computes.
 Prints one JSON object: {"reference": sha256, "ends": {point: [times killed, sha256]}}.
 """
@@ -34,7 +35,7 @@ CONFIG = TrainConfig(
     eval_every=9,
     sample_chars=5,
 )
-SHORT = CONFIG.replace(cell="lstm", max_steps=4, checkpoint_every=2, eval_every=3)
+SHORT = {"max_steps": 4, "checkpoint_every": 2, "eval_every": 3}
 
 
 class KilledAt(Callback):
@@ -91,31 +92,32 @@ def digest(run: Path) -> str:
     return hashlib.sha256((run / "checkpoints" / last / MODEL).read_bytes()).hexdigest()
 
 
-def killed_at_steps(corpus: Path, folder: Path) -> dict[str, Any]:
+def killed_at_steps(config: TrainConfig, corpus: Path, folder: Path) -> dict[str, Any]:
     """Two kills a run, at random steps."""
     rng = random.Random(20)
     ends: dict[str, Any] = {}
     for _ in range(20):
         steps, run = sorted(rng.sample(range(1, 41), 2)), folder / "run"
         kills = sum(
-            in_child(lambda step=step, run=run: fit(CONFIG, corpus, run, KilledAt(step))) for step in steps
+            in_child(lambda step=step, run=run: fit(config, corpus, run, KilledAt(step))) for step in steps
         )
-        in_child(lambda run=run: fit(CONFIG, corpus, run))
+        in_child(lambda run=run: fit(config, corpus, run))
         ends[str(steps)] = [kills, digest(run)]
         shutil.rmtree(run)
-    in_child(lambda: fit(CONFIG, corpus, folder / "whole"))
+    in_child(lambda: fit(config, corpus, folder / "whole"))
     return {"reference": digest(folder / "whole"), "ends": ends}
 
 
-def killed_at_calls(corpus: Path, folder: Path) -> dict[str, Any]:
+def killed_at_calls(config: TrainConfig, corpus: Path, folder: Path) -> dict[str, Any]:
     """One kill a run, at every call there is, one after another."""
+    config = config.replace(**SHORT)
     ends: dict[str, Any] = {}
     for number in range(1, 1000):
         run = folder / "run"
-        was_killed = in_child(lambda number=number, run=run: (die_at_call(number), fit(SHORT, corpus, run)))
+        was_killed = in_child(lambda number=number, run=run: (die_at_call(number), fit(config, corpus, run)))
         if not was_killed:
             break
-        in_child(lambda run=run: fit(SHORT, corpus, run))
+        in_child(lambda run=run: fit(config, corpus, run))
         ends[str(number)] = [1, digest(run)]
         shutil.rmtree(run)
     return {"reference": digest(folder / "run"), "ends": ends}
@@ -123,4 +125,6 @@ def killed_at_calls(corpus: Path, folder: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     cases = {"steps": killed_at_steps, "calls": killed_at_calls}
-    print(json.dumps(cases[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))))
+    case, corpus, folder, changes = sys.argv[1:]
+    found = cases[case](CONFIG.replace(**json.loads(changes)), Path(corpus), Path(folder))
+    print(json.dumps(found))

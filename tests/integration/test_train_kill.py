@@ -23,24 +23,41 @@ def corpus(tmp_path: Path) -> Path:
     return path
 
 
-def crash(case: str, corpus: Path) -> tuple[str, dict[str, tuple[int, str]]]:
-    done = subprocess.run(
-        [sys.executable, SCRIPT, case, corpus, corpus.parent], capture_output=True, text=True, check=False
-    )
+def crash(case: str, corpus: Path, **changes: object) -> tuple[str, dict[str, tuple[int, str]]]:
+    arguments = [case, corpus, corpus.parent, json.dumps(changes)]
+    done = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     return found["reference"], found["ends"]
 
 
-def test_killed_at_random_steps(corpus: Path) -> None:
-    reference, ends = crash("steps", corpus)
+# Several epochs, and documents longer than a window.
+DOCUMENTS = {"separator": "\n", "batch_size": 8, "bptt": 4}
+GRID = [
+    {"cell": cell, "optimizer": optimizer, "threads": threads, **documents}
+    for cell in ("lstm", "gru")
+    for optimizer in ("adamw", "rmsprop")
+    for threads in (1, 2)
+    for documents in ({}, DOCUMENTS)
+]
+# One of text and one of documents; each cell, optimiser and number of threads once.
+SOME = (GRID[4], GRID[11])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [pytest.param(it, marks=[] if it in SOME else pytest.mark.slow) for it in GRID],
+    ids=lambda it: "-".join(map(str, list(it.values())[:3])) + ("-documents" if "separator" in it else ""),
+)
+def test_killed_at_random_steps(corpus: Path, changes: dict[str, object]) -> None:
+    reference, ends = crash("steps", corpus, **changes)
     assert len(ends) == 20
     assert {kills for kills, _ in ends.values()} == {2}
     assert {end for _, end in ends.values()} == {reference}
 
 
 def test_killed_at_every_call_that_writes(corpus: Path) -> None:
-    reference, ends = crash("calls", corpus)
+    reference, ends = crash("calls", corpus, cell="lstm")
     assert len(ends) > 40
     assert {end for _, end in ends.values()} == {reference}
 

@@ -90,7 +90,8 @@ def _orders(report: Report) -> Figure:
     axes.plot(range(1, len(nats) + 1), nats, color=GREY, lw=1.5, marker="s", ms=5, label="n-gram")
     if report.measures is not None:
         lines = [("this model, state carried", report.measures.carried, ORANGE, "-")]
-        lines.append((f"cold windows of {report.measures.window}", report.measures.cold, BLUE, "--"))
+        if report.measures.cold:
+            lines.append((f"cold windows of {report.measures.window}", report.measures.cold, BLUE, "--"))
         if report.measures.dynamic:
             lines.append(("dynamic evaluation", report.measures.dynamic, PURPLE, "-."))
         for name, loss, color, style in lines:

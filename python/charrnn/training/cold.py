@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from charrnn.training.evaluation import Loss
+from charrnn.training.evaluation import Loss, document_sums
 from charrnn.training.model import CharRNN
 from charrnn.training.splits import Tokens
 
@@ -45,16 +45,21 @@ def cold_loss(model: CharRNN, tokens: Tokens, window: int) -> Loss:
     return Loss(float(sums.sum() / counts.sum()), int(counts.sum()))
 
 
-def loss_by_position(model: CharRNN, tokens: Tokens) -> list[Bucket]:
+def loss_by_position(model: CharRNN, tokens: Tokens, end_token: int | None = None) -> list[Bucket]:
     """Loss after 1, 2, 3-4, 5-8, ... symbols from a zero state, up to ``MAX_POSITIONS``.
 
-    Of texts too short for eight such windows, up to an eighth of their length.
+    Of texts too short for eight such windows, up to an eighth of their length. Of documents, each with
+    ``end_token`` behind it, positions are those in a document.
 
     Raises:
         ValueError: fewer than two tokens.
     """
-    length = max(1, min(MAX_POSITIONS, (len(tokens) - 1) // _MIN_WINDOWS))
-    sums, counts = by_position(model, tokens, length)
+    if end_token is None:
+        length = max(1, min(MAX_POSITIONS, (len(tokens) - 1) // _MIN_WINDOWS))
+        sums, counts = by_position(model, tokens, length)
+    else:
+        sums, counts = document_sums(model, tokens, end_token)
+        length = min(MAX_POSITIONS, len(sums))
     return [
         Bucket(first, last, Loss(float(sums[at].sum() / counts[at].sum()), int(counts[at].sum())))
         for first, last in _ranges(length)

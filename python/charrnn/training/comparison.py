@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from charrnn.training.diary import read_diary
 from charrnn.training.evaluation import Loss, evaluate
-from charrnn.training.measures import part_of
+from charrnn.training.measures import part_of, predicted
 from charrnn.training.ngram import NgramLosses, ngram_losses
 from charrnn.training.run import Run, load_run
 
@@ -74,7 +74,8 @@ def compare(
     for path in paths:
         run = load_run(path, which)
         parts = [part for part in ("validation", "test")[: 1 + with_test] if part in run.tokens]
-        losses = {part: evaluate(run.model, part_of(run, part)) for part in parts}
+        end = run.end_token
+        losses = {part: evaluate(run.model, part_of(run, part), end_token=end) for part in parts}
         ngram = _ngram(run, columns) if with_ngram and "validation" in parts else None
         rows.append(_row_of(os.fspath(path), run, losses, ngram))
     return Comparison(rows, _differing(rows), _warnings(rows))
@@ -85,7 +86,7 @@ def _ngram(run: Run, columns: dict[tuple[str, str], NgramLosses]) -> NgramLosses
     key = (str(run.info["tokens"]["sha256"]), json.dumps(run.info["split"]))
     if key not in columns:
         size = run.model.shape.vocab_size
-        columns[key] = ngram_losses(run.tokens["train"], run.tokens["validation"], size)
+        columns[key] = ngram_losses(run.tokens["train"], predicted(run, run.tokens["validation"]), size)
     return columns[key]
 
 

@@ -9,6 +9,7 @@ that may adapt. Knows nothing of runs or files.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,9 +42,16 @@ class DynamicSettings:
 
 
 def dynamic_loss(
-    model: CharRNN, tokens: Tokens, train: Tokens, settings: DynamicSettings | None = None
+    model: CharRNN,
+    tokens: Tokens,
+    train: Tokens,
+    settings: DynamicSettings | None = None,
+    end_token: int | None = None,
 ) -> Loss:
     """Predict every token but the first, in one stream, learning after each segment. A copy learns.
+
+    Of documents, each with ``end_token`` behind it, all tokens are predicted, each document from the zero
+    state.
 
     Raises:
         ValueError: fewer than two tokens in either text.
@@ -53,13 +61,22 @@ def dynamic_loss(
             raise ValueError(f"a loss needs two tokens or more, not {len(text)}")
     settings = settings or DynamicSettings()
     learner = _Adapting(model, train, settings)
-    total, state = 0.0, learner.model.zero_state(1)
-    for at in range(0, len(tokens) - 1, settings.segment):
-        loss, state = learner.predict(tokens[at : at + settings.segment + 1], state)
-        num_targets = min(settings.segment, len(tokens) - 1 - at)
-        total += loss.item() * num_targets
-        learner.learn(loss)
-    return Loss(total / (len(tokens) - 1), len(tokens) - 1)
+    total, num_tokens = 0.0, 0
+    for text in [tokens] if end_token is None else _documents(tokens, end_token):
+        state = learner.model.zero_state(1)
+        for at in range(0, len(text) - 1, settings.segment):
+            loss, state = learner.predict(text[at : at + settings.segment + 1], state)
+            num_targets = min(settings.segment, len(text) - 1 - at)
+            total, num_tokens = total + loss.item() * num_targets, num_tokens + num_targets
+            learner.learn(loss)
+    return Loss(total / num_tokens, num_tokens)
+
+
+def _documents(tokens: Tokens, end_token: int) -> Iterator[Tokens]:
+    """Each document with the end token before and behind it."""
+    ends = np.flatnonzero(tokens == end_token)
+    for start, end in zip([0, *(ends[:-1] + 1)], ends, strict=True):
+        yield np.insert(tokens[start : end + 1], 0, end_token)
 
 
 class _Adapting:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from charrnn.training.callbacks import Evaluated, Stepped
+from charrnn.training.documents import training_windows
 from charrnn.training.evaluation import Loss, evaluate
 from charrnn.training.faults import Faults
 from charrnn.training.learner import Learnt
@@ -15,10 +16,9 @@ from charrnn.training.metrics import MetricsFile, NoMetrics
 from charrnn.training.pacing import Pacing
 from charrnn.training.parts import Parts
 from charrnn.training.plan import learning_rate, num_steps, steps_between_evaluations
-from charrnn.training.sampling import sample_text
+from charrnn.training.sampling import sample_documents, sample_text
 from charrnn.training.saving import Saver, publish
 from charrnn.training.signals import StopSignal, Wish
-from charrnn.training.windows import Windows
 
 LOG_EVERY = 50
 
@@ -26,7 +26,8 @@ LOG_EVERY = 50
 class TrainingLoop:
     """Trains until the planned steps are made, the time is over or somebody asks to stop.
 
-    The recurrent state is carried from window to window and is zero again at the start of every epoch.
+    The recurrent state is carried from window to window and is zero again where a text begins: at the start
+    of every epoch, or of every batch of documents.
     """
 
     def __init__(self, parts: Parts, started_at: float) -> None:
@@ -36,7 +37,7 @@ class TrainingLoop:
         self._clock = parts.world.clock(parts.clock)
         self._began = started_at - parts.progress.elapsed_s
         text = parts.material.parts
-        self._windows = Windows(text["train"], self.config.batch_size, self.config.bptt)
+        self._windows = training_windows(text["train"], parts.material.end_token, self.config)
         self._validation = text.get("validation")
         self._eval_every = steps_between_evaluations(self.config, len(self._windows))
         self._has_trained, self._eval_s = False, 0.0
@@ -96,9 +97,12 @@ class TrainingLoop:
 
     def _sample(self, *, is_last: bool) -> str:
         config, step = self.config, self.progress.step
-        text = sample_text(
-            self.learner.model, self.material.vocab, num_tokens=config.sample_chars, seed=config.seed
-        )
+        model, vocab, end = self.learner.model, self.material.vocab, self.material.end_token
+        size, seed = config.sample_chars, config.seed
+        if end is None:
+            text = sample_text(model, vocab, num_tokens=size, seed=seed)
+        else:
+            text = config.separator.join(sample_documents(model, vocab, end, num_tokens=size, seed=seed))
         if self._has_trained or not self._saver.sample_path.exists():
             self._saver.keep_sample(text, is_last=is_last)
         self._parts.callbacks.sampled(step, text)
@@ -116,18 +120,18 @@ class TrainingLoop:
 
     def _step(self) -> Learnt:
         progress = self.progress
-        if progress.window == 0:
+        window = self._windows.window(progress.epoch, progress.window)
+        if window.is_first:
             self.learner.reset_state()
-        inputs, targets = self._windows[progress.window]
         self._lr = learning_rate(self.config, progress.step, progress.total_steps, progress.epoch)
         self._has_trained = True
-        learnt = self.learner.learn(inputs, targets, self._lr)
+        learnt = self.learner.learn(window.inputs, window.targets, self._lr)
         progress.advance(len(self._windows))
         if learnt.is_applied:
             progress.count(learnt.nats)
         elif not learnt.is_overflow:
-            self._faults.met(learnt, inputs, targets)
-        numbers = (learnt.nats, inputs.numel(), self._lr, learnt.gradient_norm, learnt.is_applied)
+            self._faults.met(learnt, window.inputs, window.targets)
+        numbers = (learnt.nats, window.num_tokens, self._lr, learnt.gradient_norm, learnt.is_applied)
         self._parts.callbacks.stepped(Stepped(progress.step, progress.total_steps, *numbers))
         return learnt
 
@@ -171,8 +175,10 @@ class TrainingLoop:
         """Predict the validation part, if there is one; whether no evaluation before was better."""
         if self._validation is None:
             return False
-        began, tokens = self._clock(), self._validation
-        nats, num_tokens = self._world.first(lambda: _measured(evaluate(self.learner.model, tokens)))
+        began, tokens, end = self._clock(), self._validation, self.material.end_token
+        nats, num_tokens = self._world.first(
+            lambda: _measured(evaluate(self.learner.model, tokens, end_token=end))
+        )
         self._eval_s = self._clock() - began
         self._pacing.pause(self._eval_s)
         self._note_loss(Loss(nats, num_tokens))

@@ -58,13 +58,14 @@ class Copied:
 class Measures:
     """Figures of one checkpoint on ``num_tokens`` symbols: of a part of the run's text, or of a file.
 
-    ``window`` is the length of cold windows, the run's bptt.
+    ``window`` is the length of cold windows, the run's bptt. Documents have none: each is predicted from
+    the zero state.
     """
 
     text: str
     num_tokens: int
     carried: Loss
-    cold: Loss
+    cold: Loss | None
     window: int
     by_position: list[Bucket]
     ngram: NgramLosses | None = None
@@ -73,7 +74,9 @@ class Measures:
 
     def losses(self) -> dict[str, Loss]:
         """Every mean loss by what it is, in the order of tables."""
-        rows = {"state carried": self.carried, f"cold windows of {self.window}": self.cold}
+        rows = {"each document" if self.cold is None else "state carried": self.carried}
+        if self.cold is not None:
+            rows[f"cold windows of {self.window}"] = self.cold
         if self.dynamic is not None:
             rows["dynamic evaluation"] = self.dynamic
         if self.ngram is not None:
@@ -87,7 +90,7 @@ class Measures:
             "text": self.text,
             "text_tokens": self.num_tokens,
             "carried": _loss(self.carried),
-            "cold": _loss(self.cold) | {"window": self.window},
+            "cold": self.cold and _loss(self.cold) | {"window": self.window},
             "by_position": [
                 {"first": bucket.first, "last": bucket.last, **_loss(bucket.loss)}
                 for bucket in self.by_position
@@ -135,21 +138,21 @@ def measure(
     run: Run, tokens: CorpusTokens, text: str, wanted: Wanted, *, num_streams: int | None = None
 ) -> Measures:
     """Measure a run on token ids, two or more, that ``text`` names; ``num_streams`` as in ``evaluate``."""
-    train, vocab_size = run.tokens["train"], run.model.shape.vocab_size
+    train, vocab_size, end = run.tokens["train"], run.model.shape.vocab_size, run.end_token
     return Measures(
         text=text,
         num_tokens=len(tokens),
-        carried=evaluate(run.model, tokens, num_streams=num_streams),
-        cold=cold_loss(run.model, tokens, run.config.bptt),
+        carried=evaluate(run.model, tokens, num_streams=num_streams, end_token=end),
+        cold=cold_loss(run.model, tokens, run.config.bptt) if end is None else None,
         window=run.config.bptt,
-        by_position=loss_by_position(run.model, tokens),
-        ngram=ngram_losses(train, _predicted(run, tokens), vocab_size) if wanted.ngram else None,
-        dynamic=dynamic_loss(run.model, tokens, train) if wanted.dynamic else None,
+        by_position=loss_by_position(run.model, tokens, end),
+        ngram=ngram_losses(train, predicted(run, tokens), vocab_size) if wanted.ngram else None,
+        dynamic=dynamic_loss(run.model, tokens, train, end_token=end) if wanted.dynamic else None,
         copied=copied(run) if wanted.memorisation else None,
     )
 
 
-def _predicted(run: Run, tokens: CorpusTokens) -> CorpusTokens:
+def predicted(run: Run, tokens: CorpusTokens) -> CorpusTokens:
     """What n-grams predict all of but the first: of documents, an end token stands before the first."""
     return tokens if run.end_token is None else np.insert(tokens, 0, run.end_token)
 

@@ -6,8 +6,10 @@ Knows arrays of token ids, not text.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -58,6 +60,6 @@ class Windows:
         return Window(inputs, targets, index == 0, targets.numel())
 
 
-def as_tensor(tokens: Tokens) -> Tensor:
+def as_tensor(tokens: npt.NDArray[np.integer[Any]]) -> Tensor:
     """A copy as int64."""
     return torch.from_numpy(np.ascontiguousarray(tokens, np.int64))
