@@ -20,6 +20,7 @@ from charrnn import Bundle, Client, Engine, coding
 from charrnn.errors import RequestError
 from charrnn.export import export_model
 from charrnn.export.source import TrainedModel, read_run
+from charrnn.training import TrainConfig, Trainer, evaluate, load_run
 from tests.reference import Rules, draw, uniform64
 from tests.servers import run_charrnn, running_server
 
@@ -130,6 +131,29 @@ def test_coded_size_is_the_loss_of_training(source: TrainedModel, bundle: Path, 
     coding.compress(path, packed, bundle)
     coding.decompress(packed, restored, bundle)
     assert restored.read_bytes() == path.read_bytes()
+
+
+def test_a_trained_model_is_measured_and_served_as_it_was_trained(tmp_path: Path) -> None:
+    corpus, run_path, path = tmp_path / "names", tmp_path / "run", tmp_path / "bundle"
+    corpus.write_text("".join(f"{a}{b}{a}{c}\n" for a in "abcdefgh" for b in "aeiou" for c in "xyz"))
+    config = TrainConfig(separator="\n", hidden_size=16, batch_size=8, bptt=3, lr=0.02, max_steps=700)
+    trained = Trainer(config.replace(threads=1, split="interleaved")).fit(corpus, out=run_path)
+    run = load_run(run_path, "last")
+    loss = evaluate(run.model, run.tokens["validation"], end_token=run.end_token)
+    # Chance is 2.9 nats, and 0.96 is what these names hold for who knows where each begins.
+    assert loss.nats == pytest.approx(trained.losses["validation"], abs=1e-6)
+    assert loss.nats < 1.2
+    names = trained.sample.split("\n")
+    assert sum(len(name) == 4 and name[0] == name[2] for name in names) > 0.5 * len(names)
+    export_model(read_run(run_path, "last"), path)
+    corpus.write_text(run.vocab.decode(run.tokens["validation"]))
+    bits, report = coding.measure(corpus, path, precision="fp32")
+    assert (report.num_symbols, bits) == (
+        loss.num_tokens,
+        pytest.approx(loss.bpc * loss.num_tokens, abs=0.02),
+    )
+    with Engine(path, precision="fp32", workers=1) as engine:
+        assert engine.generate("", seed=config.seed, max_tokens=50).read() == names[0]
 
 
 def plain_bits(source: TrainedModel, text: str) -> float:
