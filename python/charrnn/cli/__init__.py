@@ -38,6 +38,7 @@ COMMANDS = (
     "compress",
     "decompress",
     "presets",
+    "data",
     "doctor",
     "completion",
 )
