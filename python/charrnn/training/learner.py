@@ -118,10 +118,7 @@ class Learner:
         inputs, targets = (self._world.rows(rows).to(self.device) for rows in (inputs, targets))
         with self._products():
             logits, state = self._forward(inputs, self.state)  # (B, T, V)
-        logits, targets = logits.flatten(0, 1).float(), targets.flatten()
-        if self._world.size > 1 and not bool((targets >= 0).any()):
-            return logits.sum() * 0.0, state  # no documents for this rank
-        return F.cross_entropy(logits, targets), state
+        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten()), state
 
     def _judge(self, nats: float, norm: float) -> Learnt:
         if math.isfinite(nats) and math.isfinite(norm):
