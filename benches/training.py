@@ -1,9 +1,9 @@
 """Training beside a bare torch loop of the same model, batch and bptt: ``python benches/training.py``.
 
-The bare loop is what one writes who needs nothing else: torch.nn.LSTM and Linear, AdamW, clipping, the state
-carried, no evaluation, no checkpoint, no log, and a loss that is read once, at the end. Ours is ``Trainer.fit``
-with its diary and callbacks, timed from the first step to the end of the last. Both read the same text in
-windows of the same shape. Taken in turns; prints the median ratio of speeds, then one JSON line.
+The bare loop is what one writes who needs nothing else: torch.nn.LSTM and Linear, AdamW, clipping, the
+state carried, no evaluation, no checkpoint, no log, a loss that is read once, at the end. Ours is
+``Trainer.fit`` with its diary and callbacks, timed from the first step to the end of the last. Both read the
+same text in windows of the same shape. In turns; prints the median ratio of speeds, then one JSON line.
 """
 
 from __future__ import annotations
