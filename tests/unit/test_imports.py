@@ -32,7 +32,7 @@ MAY_IMPORT = {
         "training",
         "vocab",
     },
-    "training": {"bundle", "engine", "sampler", "stream", "vocab"},
+    "training": {"bundle", "data", "engine", "sampler", "stream", "vocab"},
     "export": {"bundle", "engine", "sampler", "stream", "training", "vocab"},
     "report": {"training", "vocab"},
     "server": {"_native", "bundle", "engine", "sampler"},

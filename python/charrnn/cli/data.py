@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from charrnn.data import Corpus, download, read_catalogue
+from charrnn.data import Corpus, download, path_of, read_catalogue
 from charrnn.data.download import Progress
 from charrnn.errors import ConfigError, DataError
 
@@ -27,7 +27,7 @@ BUILT_IN = {
     Examples:
       charrnn data list
       charrnn data get tiny-shakespeare
-      charrnn train tiny-shakespeare.txt --out runs/shakespeare --preset quick
+      charrnn train data:tiny-shakespeare --out runs/shakespeare --preset quick
     """
 )
 @click.option(
@@ -73,14 +73,22 @@ def info(catalogue: Path | None, name: str, as_json: bool) -> None:
 
 @data.command()
 @click.argument("name")
-@click.option("--out", type=click.Path(path_type=Path), help="The file to write.  [default: NAME.txt]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The file to write.  [default: where data:NAME is found]"
+)
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @click.pass_obj
 def get(catalogue: Path | None, name: str, out: Path | None, force: bool) -> None:
-    """Fetch the corpus NAME, and go on where an earlier try broke off."""
-    corpus, path = _find(catalogue, name), out or Path(f"{name}.txt")
+    """Fetch the corpus NAME, and go on where an earlier try broke off.
+
+    It is then data:NAME to every command that takes a text, unless --out puts it elsewhere. It lies in the
+    folder that CHARRNN_DATA names, or else in charrnn in your cache.
+    """
+    corpus, path = _find(catalogue, name), out or path_of(name)
     if path.exists() and not force:
         raise ConfigError(f"{path} exists: give another --out, or --force to replace it")
+    if out is None:
+        _make_folder(path.parent)
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent} is no folder: make it, or give another --out")
     with _shown(corpus) as progress:
@@ -89,7 +97,9 @@ def get(catalogue: Path | None, name: str, out: Path | None, force: bool) -> Non
     checked = "as expected" if known or corpus.expected.is_known else "which nothing is known to compare with"
     click.echo(f"{path}: {path.stat().st_size:,} bytes, sha256 {digest}, {checked}", err=True)
     click.echo(f"licence: {corpus.licence}", err=True)
-    click.echo(f"next: charrnn train {path} --out runs/{name} --preset {corpus.preset}", err=True)
+    click.echo(
+        f"next: charrnn train {out or f'data:{name}'} --out runs/{name} --preset {corpus.preset}", err=True
+    )
     click.echo(path)
 
 
@@ -100,6 +110,15 @@ def _find(catalogue: Path | None, name: str) -> Corpus:
     if name not in corpora:
         raise DataError(f"no corpus is called {name!r}; there are {', '.join(corpora)}")
     return corpora[name]
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"cannot make {folder}: {error.strerror}; give --out, or another folder in CHARRNN_DATA"
+        ) from error
 
 
 def _rows(corpus: Corpus) -> Iterator[tuple[str, Any]]:

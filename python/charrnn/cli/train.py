@@ -40,9 +40,10 @@ RESUME_HELP = (
       zcat dump.gz | charrnn train - --out runs/dump
 
     CORPUS is a file, a folder (all files below it in the order of their names, hidden ones left out), a
-    quoted pattern, - for stdin, which is kept in RUN, or python-stdlib, the source of Python's library.
-    Several are joined in order with nothing between them; with --separator a file's end also ends a
-    document. Without CORPUS it trains on the help topics of Python's own documentation.
+    quoted pattern, - for stdin, which is kept in RUN, data:NAME, which charrnn data get fetched, or
+    python-stdlib, the source of Python's library. Several are joined in order with nothing between them;
+    with --separator a file's end also ends a document. Without CORPUS it trains on the help topics of
+    Python's own documentation.
 
     A sample of the trained model goes to stdout. Ctrl-C saves and stops; --resume goes on to the same
     result.

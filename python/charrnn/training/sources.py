@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from charrnn.data.folder import find_fetched
 from charrnn.errors import DataError
 from charrnn.training.files import replacing
 
 TOPICS, STDLIB, STDIN = "pydoc-topics", "python-stdlib", "-"
 BUILT_IN = (TOPICS, STDLIB)
 """Corpora that come with Python. ``pydoc-topics`` is the default."""
+PREFIX = "data:"
+"""What makes a word the name of a corpus, whatever files there are."""
 
 PIECE_BYTES = 1 << 20
 # Of a standard library, what is somebody else's, data of tests, or was not written as source.
@@ -129,8 +132,8 @@ def find_source(corpus: Words | None, *, spool: Path | None = None, leave_out: P
     Args:
         corpus: one or several of a file, a folder (all files below it in the order of their paths' bytes,
             without hidden ones, sockets and pipes; a folder reached twice by links is read once), a pattern
-            of ``*``, ``?``, ``[...]`` and ``**``, ``-`` for stdin, or the name of a built-in corpus. None is
-            ``pydoc-topics``.
+            of ``*``, ``?``, ``[...]`` and ``**``, ``-`` for stdin, ``data:NAME`` for a corpus that
+            ``charrnn data get`` fetched, or the name of a built-in corpus. None is ``pydoc-topics``.
         spool: where stdin is kept, as a text is read twice; if it is there already, stdin is not read.
         leave_out: a folder whose files are no part of the text even if it lies in a folder of it.
 
@@ -146,16 +149,24 @@ def find_source(corpus: Words | None, *, spool: Path | None = None, leave_out: P
 def _parts(word: str, spool: Path | None, leave_out: Path | None) -> Sequence[Part]:
     if word == STDIN:
         return [File(_spooled(spool))]
+    if word.startswith(PREFIX):
+        return _called(word.removeprefix(PREFIX))
     path = Path(word)
     if path.is_dir():
         return [File(found) for found in _below(path, leave_out)]
     if path.exists() or path.is_symlink():
         return [File(_regular(path))]
-    if word == TOPICS:
-        return [Topics()]
-    if word == STDLIB:
-        return [File(found) for found in _stdlib()]
+    if word in BUILT_IN:
+        return _called(word)
     return [File(found) for found in _matches(word, leave_out)]
+
+
+def _called(name: str) -> Sequence[Part]:
+    if name == TOPICS:
+        return [Topics()]
+    if name == STDLIB:
+        return [File(found) for found in _stdlib()]
+    return [File(find_fetched(name))]
 
 
 def _below(folder: Path, leave_out: Path | None) -> list[Path]:
@@ -255,5 +266,5 @@ def _name(words: tuple[str, ...]) -> str:
 
 def _lasting(word: str) -> str:
     """The word as it is understood from everywhere."""
-    is_name = word == STDIN or (word in BUILT_IN and not os.path.exists(word))
+    is_name = word == STDIN or word.startswith(PREFIX) or (word in BUILT_IN and not os.path.exists(word))
     return word if is_name else os.path.abspath(word)

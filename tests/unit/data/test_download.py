@@ -221,16 +221,24 @@ def test_a_catalogue_of_ones_own(
     serving: Serving, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHARRNN_DATA", "kept/here")
     entry = f'about = "mine"\nurl = "{serving.url}"\nsha256 = "{SHA256}"\nlicence = "mine"\n'
     (tmp_path / "my.toml").write_text(f"[mine]\n{entry}")
     command = ["data", "--catalogue", "my.toml"]
     assert main([*command, "get", "mine"]) == 0
     out, err = capsys.readouterr()
-    assert (out, (tmp_path / "mine.txt").read_bytes()) == ("mine.txt\n", TEXT)
+    assert (out, Path("kept/here/mine.txt").read_bytes()) == ("kept/here/mine.txt\n", TEXT)
     assert f"sha256 {SHA256}, as expected" in err
+    assert "next: charrnn train data:mine --out runs/mine" in err
     assert main([*command, "get", "mine"]) == 3
-    assert capsys.readouterr().err == "error: mine.txt exists: give another --out, or --force to replace it\n"
+    assert capsys.readouterr().err == (
+        "error: kept/here/mine.txt exists: give another --out, or --force to replace it\n"
+    )
     assert main([*command, "get", "mine", "--force", "--out", "no/such"]) == 3
+    monkeypatch.setenv("CHARRNN_DATA", "my.toml/below")
+    capsys.readouterr()
+    assert main([*command, "get", "mine"]) == 3
+    assert "cannot make my.toml/below: Not a directory; give --out, or" in capsys.readouterr().err
     assert main([*command, "info", "mine", "--json"]) == 0
     capsys.readouterr()
     assert main([*command, "get", "yours"]) == 3

@@ -213,3 +213,25 @@ def test_the_command_takes_several_texts(corpus: Path, tmp_path: Path) -> None:
     info = json.loads((tmp_path / "run/run.json").read_text())
     assert info["corpus"]["words"] == [str(corpus), "-"]
     assert info["corpus"]["sha256"] == hashlib.sha256(corpus.read_bytes() + b"more\n").hexdigest()
+
+
+def test_a_corpus_by_name_is_what_was_fetched_and_never_fetches(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHARRNN_DATA", str(folder))
+    monkeypatch.chdir(folder)
+    with pytest.raises(
+        DataError, match=r"corpus warpeace is not in .*: charrnn data get warpeace fetches it"
+    ):
+        find_source("data:warpeace")
+    with pytest.raises(DataError, match="no corpus is called 'peace': charrnn data list"):
+        find_source("data:peace")
+    (folder / "warpeace.txt").write_text("Well, Prince")
+    (folder / "data:warpeace").write_text("a file of that name does not stand in its way")
+    source = find_source("data:warpeace")
+    assert b"".join(source.pieces()) == b"Well, Prince"
+    assert source.words == ("data:warpeace",)
+
+
+def test_what_comes_with_python_has_such_a_name_too() -> None:
+    assert find_source("data:pydoc-topics").parts == find_source(None).parts
