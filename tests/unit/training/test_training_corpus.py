@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from charrnn.errors import DataError
 from charrnn.training import TrainConfig, Trainer, corpus, sources
@@ -19,11 +22,11 @@ TINY = TrainConfig(
 )
 
 
-def encoded(data: bytes, folder: Path, unit: str = "char") -> str | bytes:
+def encoded(data: bytes, folder: Path, unit: str = "char", errors: str = "strict") -> str | bytes:
     """What a text is after it has become token ids and text again."""
     path = folder / "text"
     path.write_bytes(data)
-    source, rules = find_source(path), Rules(unit)
+    source, rules = find_source(path), Rules(unit, errors)
     seen = scan(source, rules)
     vocab = make_vocab(source, seen, unit)
     layout = RangeLayout("none", seen.num_symbols)
@@ -51,6 +54,29 @@ def test_every_symbol_is_kept(
     text: str, piece_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "PIECE_BYTES", piece_bytes)
+    assert encoded(text.encode(), tmp_path) == text
+
+
+@given(
+    data=st.binary(min_size=1, max_size=60) | st.text(min_size=1, max_size=30).map(str.encode),
+    piece_bytes=st.integers(1, 9),
+)
+def test_any_bytes_are_a_text_or_told_where_they_are_none(data: bytes, piece_bytes: int) -> None:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "PIECE_BYTES", piece_bytes)
+        assert encoded(data, Path(folder), "byte") == data
+        assert encoded(data, Path(folder), errors="replace") == data.decode(errors="replace")
+        try:
+            text = data.decode()
+        except UnicodeDecodeError as error:
+            with pytest.raises(DataError, match=rf"is not UTF-8 at byte {error.start} "):
+                encoded(data, Path(folder))
+        else:
+            assert encoded(data, Path(folder)) == text
+
+
+def test_a_line_may_be_10_megabytes_long(tmp_path: Path) -> None:
+    text = "日ab" * 2_000_000
     assert encoded(text.encode(), tmp_path) == text
 
 
