@@ -164,7 +164,10 @@ def test_a_second_trainer_is_kept_out(train: Train, corpus: Path, tmp_path: Path
     assert f"is locked by pid {os.getpid()}" in done.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_saves_and_stops(number: signal.Signals, code: int, corpus: Path, tmp_path: Path) -> None:
     words = ["train", str(corpus), "--out", str(tmp_path / "run"), *SMALL, "--max-steps", "1000000"]
     with subprocess.Popen(
@@ -172,6 +175,7 @@ def test_a_signal_saves_and_stops(number: signal.Signals, code: int, corpus: Pat
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # ignored under nohup
     ) as trainer:
         assert trainer.stderr is not None
         for line in trainer.stderr:

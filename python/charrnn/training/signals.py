@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and other wishes to stop training: the first is remembered, a second signal ends it.
+"""Ctrl-C, SIGTERM, SIGHUP and other wishes to stop training: the first is noted, a second signal ends it.
 
 Knows nothing of training.
 """
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 Wish: TypeAlias = signal.Signals | str
 """Why to stop: a signal, or a reason that somebody gave."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopSignal:
@@ -30,7 +30,8 @@ class StopSignal:
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
-                self._previous[number] = signal.signal(number, self._note)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup wants it to go on
+                    self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(

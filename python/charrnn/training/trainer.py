@@ -92,8 +92,8 @@ class Trainer:
         nothing between them; with a ``separator`` a file's end also ends a document.
 
         With ``resume`` the run in ``out`` goes on from its newest intact checkpoint to the same end, bit for
-        bit, that it would have had; ``corpus`` None is then the text it was begun with. Ctrl-C and SIGTERM
-        end the step at hand and save.
+        bit, that it would have had; ``corpus`` None is then the text it was begun with. Ctrl-C, SIGTERM
+        and SIGHUP end the step at hand and save.
 
         Raises:
             ConfigError: ``out`` holds something already, another process trains in it, the settings are not
