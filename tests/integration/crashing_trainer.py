@@ -1,6 +1,7 @@
 """A process that trains, dies by SIGKILL at a chosen point, and resumes; run as a script by test_train_kill.
 
-Arguments: steps or calls, the corpus, a folder, and as JSON the settings that differ from those below.
+Arguments: steps or calls, the corpus, a folder, as JSON the settings that differ from those below, and for
+steps the number of runs.
 Torch is imported once; every trainer is a fork of this process, which itself never computes.
 Prints one JSON object: {"reference": sha256, "ends": {point: [times killed, sha256]}}.
 """
@@ -92,11 +93,11 @@ def digest(run: Path) -> str:
     return hashlib.sha256((run / "checkpoints" / last / MODEL).read_bytes()).hexdigest()
 
 
-def killed_at_steps(config: TrainConfig, corpus: Path, folder: Path) -> dict[str, Any]:
+def killed_at_steps(config: TrainConfig, corpus: Path, folder: Path, num_runs: int) -> dict[str, Any]:
     """Two kills a run, at random steps."""
     rng = random.Random(20)
     ends: dict[str, Any] = {}
-    for _ in range(20):
+    for _ in range(num_runs):
         steps, run = sorted(rng.sample(range(1, 41), 2)), folder / "run"
         kills = sum(
             in_child(lambda step=step, run=run: fit(config, corpus, run, KilledAt(step))) for step in steps
@@ -108,8 +109,8 @@ def killed_at_steps(config: TrainConfig, corpus: Path, folder: Path) -> dict[str
     return {"reference": digest(folder / "whole"), "ends": ends}
 
 
-def killed_at_calls(config: TrainConfig, corpus: Path, folder: Path) -> dict[str, Any]:
-    """One kill a run, at every call there is, one after another."""
+def killed_at_calls(config: TrainConfig, corpus: Path, folder: Path, num_runs: int) -> dict[str, Any]:
+    """One kill a run, at every call there is, one after another, however many."""
     config = config.replace(**SHORT)
     ends: dict[str, Any] = {}
     for number in range(1, 1000):
@@ -125,6 +126,6 @@ def killed_at_calls(config: TrainConfig, corpus: Path, folder: Path) -> dict[str
 
 if __name__ == "__main__":
     cases = {"steps": killed_at_steps, "calls": killed_at_calls}
-    case, corpus, folder, changes = sys.argv[1:]
-    found = cases[case](CONFIG.replace(**json.loads(changes)), Path(corpus), Path(folder))
+    case, corpus, folder, changes, num_runs = sys.argv[1:]
+    found = cases[case](CONFIG.replace(**json.loads(changes)), Path(corpus), Path(folder), int(num_runs))
     print(json.dumps(found))

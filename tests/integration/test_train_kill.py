@@ -23,8 +23,10 @@ def corpus(tmp_path: Path) -> Path:
     return path
 
 
-def crash(case: str, corpus: Path, **changes: object) -> tuple[str, dict[str, tuple[int, str]]]:
-    arguments = [case, corpus, corpus.parent, json.dumps(changes)]
+def crash(
+    case: str, corpus: Path, num_runs: int = 0, **changes: object
+) -> tuple[str, dict[str, tuple[int, str]]]:
+    arguments = [case, corpus, corpus.parent, json.dumps(changes), str(num_runs)]
     done = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -42,16 +44,13 @@ GRID = [
 ]
 # One of text and one of documents; each cell, optimiser and number of threads once.
 SOME = (GRID[4], GRID[11])
+CASES = [*((6, it) for it in SOME), *(pytest.param(20, it, marks=pytest.mark.slow) for it in GRID)]
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [pytest.param(it, marks=[] if it in SOME else pytest.mark.slow) for it in GRID],
-    ids=lambda it: "-".join(map(str, list(it.values())[:3])) + ("-documents" if "separator" in it else ""),
-)
-def test_killed_at_random_steps(corpus: Path, changes: dict[str, object]) -> None:
-    reference, ends = crash("steps", corpus, **changes)
-    assert len(ends) == 20
+@pytest.mark.parametrize(("num_runs", "changes"), CASES)
+def test_killed_at_random_steps(corpus: Path, num_runs: int, changes: dict[str, object]) -> None:
+    reference, ends = crash("steps", corpus, num_runs, **changes)
+    assert len(ends) == num_runs
     assert {kills for kills, _ in ends.values()} == {2}
     assert {end for _, end in ends.values()} == {reference}
 
