@@ -43,7 +43,7 @@ GRID = [
     for documents in ({}, DOCUMENTS)
 ]
 # One of text and one of documents; each cell, optimiser and number of threads once.
-SOME = (GRID[4], GRID[11])
+SOME = (GRID[12], GRID[3])
 CASES = [*((6, it) for it in SOME), *(pytest.param(20, it, marks=pytest.mark.slow) for it in GRID)]
 
 

@@ -168,7 +168,8 @@ class Learner:
         try:
             self.model.load_state_dict(dict(weights))
             states = (tensors[f"state.{index}"] for index in range(len(self.state)))
-            self.state = tuple(self._world.rows(state, dim=1).to(self.device) for state in states)
+            # Cloned: a file's tensors lie anywhere, and products of unaligned memory differ in the last bit.
+            self.state = tuple(self._world.rows(state, dim=1).to(self.device).clone() for state in states)
             self._optimizer.restore(int(tensors["num_steps"]), tensors)
             self._scale.restore(tensors)
             self._restore_generators(tensors)
