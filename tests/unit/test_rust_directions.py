@@ -37,11 +37,16 @@ def test_core_is_pure() -> None:
     assert not found & FORBIDDEN_IN_CORE
 
 
-def test_serve_does_not_know_python() -> None:
-    assert not dependencies("charrnn-serve") & {"pyo3", "numpy", "charrnn-py"}
+@pytest.mark.parametrize("crate", ["charrnn-serve", "charrnn-bench"])
+def test_serving_and_its_bench_do_not_know_python(crate: str) -> None:
+    assert not dependencies(crate) & {"pyo3", "numpy", "charrnn-py"}
 
 
-@pytest.mark.parametrize("crate", ["charrnn-core", "charrnn-serve", "charrnn-py"])
+def test_serving_does_not_know_its_bench() -> None:
+    assert "charrnn-bench" not in dependencies("charrnn-serve")
+
+
+@pytest.mark.parametrize("crate", ["charrnn-core", "charrnn-serve", "charrnn-bench", "charrnn-py"])
 def test_a_crate_does_not_build_code_from_outside_its_folder(crate: str) -> None:
     """A build script that reads ../../proto would break the source distribution."""
     command = ["cargo", "metadata", "--locked", "--no-deps", "--format-version", "1"]

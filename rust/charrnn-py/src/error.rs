@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use charrnn_bench::BenchError;
 use charrnn_core::compress::CompressError;
 use charrnn_core::engine::SubmitError;
 use charrnn_core::error::{BundleError, RequestError};
@@ -92,6 +93,19 @@ impl IntoPy for ServeError {
             ServeError::Ort(_) | ServeError::Bind { .. } | ServeError::Io(_) | ServeError::Transport(_) => {
                 "CharrnnError"
             }
+        }
+    }
+}
+
+impl IntoPy for BenchError {
+    fn class(&self) -> &'static str {
+        match self {
+            BenchError::Plan(_) => "RequestError",
+            BenchError::Unreachable { .. } => "ServerUnavailableError",
+            BenchError::Solo(_) => "ServerError",
+            BenchError::Write { .. } => "DataError",
+            BenchError::Serve(error) => error.class(),
+            BenchError::Io(_) | BenchError::Layer(_) => "CharrnnError",
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Converts, detaches the GIL, maps errors, documents; decides nothing.
 
 mod arguments;
+mod bench;
 mod bundle;
 mod coding;
 mod engine;
@@ -15,6 +16,8 @@ mod vocab;
 /// The Rust core of charrnn. Its pleasant faces are the modules of the package.
 #[pyo3::pymodule(gil_used = false)]
 mod _native {
+    #[pymodule_export]
+    use crate::bench::{run_load, Layers};
     #[pymodule_export]
     use crate::bundle::open_bundle;
     #[pymodule_export]

@@ -1,0 +1,172 @@
+//! Runs against a server that fails in known ways.
+
+mod common;
+
+use std::time::Duration;
+
+use charrnn_bench::{run_load, BenchError, Load, Plan, Range, Report, Slo};
+use common::{plan, serve, Fault};
+use tonic::Code;
+
+const RATE: f64 = 400.0;
+/// Of half a second.
+const COUNT: u64 = 200;
+
+fn open() -> Load {
+    Load::Open { rate: RATE, poisson: false }
+}
+
+fn run(plan: Plan) -> Report {
+    run_load(plan, |_| true).expect("a report")
+}
+
+fn outcome(report: &Report, name: &str) -> u64 {
+    report.outcomes.get(name).copied().unwrap_or(0)
+}
+
+#[test]
+fn an_open_load_sends_its_rate_whatever_comes_back() {
+    let report = run(plan(serve(|_| Fault::None), open()));
+    assert_eq!(report.outcomes.values().sum::<u64>(), COUNT);
+    assert_eq!(outcome(&report, "ok"), COUNT);
+    assert_eq!(report.good_share, Some(1.0));
+    assert!((9_000..11_000).contains(&report.chars), "{} characters of 200 texts of 40 to 60", report.chars);
+    assert!(report.messages.is_empty());
+}
+
+#[test]
+fn threads_share_one_schedule() {
+    let seen = |threads| run(Plan { threads, connections: 3, ..plan(serve(|_| Fault::None), open()) });
+    let (one, three) = (seen(1), seen(3));
+    assert_eq!((one.chars, one.outcomes), (three.chars, three.outcomes));
+}
+
+#[test]
+fn a_closed_load_keeps_its_streams_and_ends_after_the_requests_asked_for() {
+    let address = serve(|_| Fault::Slow(Duration::from_millis(5)));
+    let closed = Plan { requests: Some(90), ..plan(address, Load::Closed { streams: 30 }) };
+    let mut most = 0;
+    let report = run_load(Plan { duration_s: 30.0, ..closed }, |tick| {
+        most = most.max(tick.active);
+        true
+    });
+    let report = report.expect("a report");
+    assert_eq!(outcome(&report, "ok"), 90);
+    assert!(most <= 30 && report.window_s < 10.0, "{most} at once, {} s", report.window_s);
+}
+
+#[test]
+fn errors_are_counted_by_their_code() {
+    let address = serve(|call| match call % 4 {
+        0 => Fault::Status(Code::ResourceExhausted),
+        1 => Fault::Status(Code::Internal),
+        _ => Fault::None,
+    });
+    let report = run(plan(address, open()));
+    assert_eq!(outcome(&report, "RESOURCE_EXHAUSTED"), 50);
+    assert_eq!(outcome(&report, "INTERNAL"), 50);
+    assert_eq!(outcome(&report, "ok"), 100);
+    assert_eq!(report.good_share, Some(0.5));
+    assert!(report.messages.len() == 8 && report.messages[0].contains("as the test asks"));
+}
+
+#[test]
+fn a_stream_that_breaks_its_contract_is_no_success() {
+    for (fault, said) in
+        [(Fault::Cut, "without Finished"), (Fault::Offset, "offset"), (Fault::Count, "Finished says")]
+    {
+        let report = run(plan(serve(move |_| fault.clone()), open()));
+        assert_eq!(outcome(&report, "PROTOCOL"), COUNT);
+        assert!(report.messages[0].contains(said), "{:?}", report.messages);
+    }
+}
+
+#[test]
+fn check_finds_two_characters_exchanged_and_a_text_cut_short() {
+    for fault in [Fault::Swap, Fault::Short] {
+        // The texts alone are the first ten calls.
+        let address =
+            serve(move |call| if call >= 10 && call % 20 == 0 { fault.clone() } else { Fault::None });
+        let checked = Plan { distinct: Some(10), check: true, ..plan(address, open()) };
+        let report = run(checked.clone());
+        assert_eq!(outcome(&report, "DIFFERS"), COUNT / 20, "{:?}", report.messages);
+        let unchecked = run(Plan { check: false, ..checked });
+        assert_eq!(outcome(&unchecked, "DIFFERS"), 0);
+    }
+}
+
+#[test]
+fn check_passes_a_server_whose_texts_depend_on_the_request_alone() {
+    let checked = Plan { distinct: Some(10), check: true, ..plan(serve(|_| Fault::None), open()) };
+    assert_eq!(outcome(&run(checked), "ok"), COUNT);
+}
+
+#[test]
+fn what_comes_due_while_the_server_stands_still_is_late() {
+    // Nothing is answered in the first quarter of a second, in which half of the requests come due.
+    let stalled = |call: u64| match call {
+        0..=99 => Fault::Slow(Duration::from_micros(250_000 - 2_500 * call)),
+        _ => Fault::None,
+    };
+    let one_chunk = Range { low: 8, high: 8 };
+    let report = run(Plan { max_tokens: one_chunk, ..plan(serve(stalled), open()) });
+    let first = report.first_char_ms.expect("texts came");
+    assert!(first.max > 245.0 && (190.0..260.0).contains(&first.p90), "{first:?}");
+}
+
+#[test]
+fn requests_beyond_max_active_are_counted_and_not_sent() {
+    let report = run(Plan { max_active: 20, drain_s: 0.2, ..plan(serve(|_| Fault::Silent), open()) });
+    assert_eq!(outcome(&report, "unfinished"), 20);
+    assert_eq!(outcome(&report, "dropped"), COUNT - 20);
+    assert_eq!(report.good_share, Some(0.0));
+}
+
+#[test]
+fn a_deadline_counts_from_when_the_request_was_due() {
+    let deadline = Some(Range { low: 50, high: 100 });
+    let report = run(Plan { deadline_ms: deadline, ..plan(serve(|_| Fault::Silent), open()) });
+    assert_eq!(outcome(&report, "DEADLINE_EXCEEDED"), COUNT);
+}
+
+#[test]
+fn cancelled_and_slowly_read_requests_are_not_blamed_on_the_server() {
+    let mixed = Plan { cancel_fraction: 0.5, slow_fraction: 0.5, ..plan(serve(|_| Fault::None), open()) };
+    let report = run(Plan { slow_read_ms: 20.0, duration_s: 1.0, ..mixed });
+    // Binomial of 400 with one half: within 6 standard deviations, false failures below 1e-8.
+    assert!((140..260).contains(&report.slow), "{} slow", report.slow);
+    assert!((140..260).contains(&outcome(&report, "cancelled")), "{:?}", report.outcomes);
+    assert_eq!(report.good_share, Some(1.0));
+    let request = report.request_ms.expect("whole texts came");
+    assert!(request.count < 160, "{} of about 100", request.count);
+}
+
+#[test]
+fn a_request_is_good_if_it_meets_the_slo() {
+    let address =
+        serve(|call| if call % 2 == 0 { Fault::Slow(Duration::from_millis(60)) } else { Fault::None });
+    let slo = Slo { first_char_ms: Some(50.0), ..Slo::default() };
+    let report = run(Plan { slo, ..plan(address, open()) });
+    assert_eq!(report.good_share, Some(0.5));
+    assert!((report.goodput - RATE / 2.0).abs() < 1e-6 && (report.rate - RATE).abs() < 1e-6);
+}
+
+#[test]
+fn a_run_that_is_stopped_reports_what_it_saw() {
+    let long = Plan { duration_s: 60.0, ..plan(serve(|_| Fault::None), open()) };
+    let report = run_load(long, |tick| tick.t_s < 0.5).expect("a report");
+    assert!(report.window_s < 5.0 && outcome(&report, "ok") > 100);
+}
+
+#[test]
+fn nobody_there_is_said_at_once() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    drop(listener);
+    match run_load(plan(address, open()), |_| true) {
+        Err(error @ BenchError::Unreachable { .. }) => {
+            assert!(error.to_string().starts_with(&format!("no server answers at {address}")));
+        }
+        other => panic!("{other:?}"),
+    }
+}
