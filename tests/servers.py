@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "charrnn"]
@@ -22,7 +22,14 @@ def run_charrnn(*arguments: str | Path, timeout: float = 120) -> subprocess.Comp
 @contextlib.contextmanager
 def running_server(*arguments: str | Path) -> Iterator[str]:
     """The address of ``charrnn serve ARGUMENTS`` on a free port; stopped by SIGTERM, exit code checked."""
-    command = [*COMMAND, "serve", *map(str, arguments), "--listen", "127.0.0.1:0", "--drain-timeout", "0"]
+    arguments = (*arguments, "--listen", "127.0.0.1:0", "--drain-timeout", "0")
+    with running([*COMMAND, "serve", *arguments]) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str | Path]) -> Iterator[str]:
+    """The address that a server tells in its first line; stopped by SIGTERM, exit code checked."""
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
