@@ -1,7 +1,7 @@
 """A server with a batching loop in Python: one step for all streams, then one draw for all of them.
 
 ``python benches/servers/batching.py BUNDLE``. The step runs in a thread, so that the event loop can send
-meanwhile.
+meanwhile: in the loop itself it gave a lone stream a third more characters, and 64 streams half of them.
 """
 
 from __future__ import annotations
