@@ -44,9 +44,8 @@ fmt: setup  ## format Rust and Python
 	@$(RUN) ruff check --fix-only --quiet .
 	@$(RUN) ruff format .
 
-bench: setup $(BENCH_DIR)/2x512  ## delivered characters beside the raw step ceiling, as ratios of one run
-	@cargo bench --locked --quiet -p charrnn-serve --bench delivered -- --bundle $(CURDIR)/$(BENCH_DIR)/2x512 \
-	  --onnxruntime "$$($(RUN) python -m charrnn.engine)"
+bench: setup $(BENCH_DIR)/2x512  ## every layer from a step to a client over gRPC, as ratios of one run
+	@$(RUN) charrnn bench ladder $(BENCH_DIR)/2x512 --streams 1,16,64,256
 
 bench-sampler: setup  ## the sampler beside torch and numpy, on one core, as ratios of one run
 	@taskset -c 0 $(RUN) python benches/sampler.py

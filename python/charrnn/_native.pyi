@@ -165,16 +165,16 @@ def run_load(plan: str, on_tick: Callable[[str], object]) -> tuple[str, bool]: .
 
 Measured: TypeAlias = tuple[int, float, float | None]
 
-@final
 class Layers:
     def __new__(
         cls,
         *,
         bundle: str | PathLike[str],
         onnxruntime: str | PathLike[str],
+        loops: int,
+        batch: int,
         precision: str | None = None,
         workers: int | None = None,
-        batch: int = 64,
     ) -> Layers: ...
     def step(self, seconds: float) -> Measured: ...
     def sample(self, seconds: float) -> Measured: ...

@@ -1,6 +1,6 @@
 """Connections to one server: as many as its streams need, made when they are needed.
 
-Knows gRPC channels and addresses, not what is said over them.
+Knows gRPC channels, not what is said over them.
 """
 
 from __future__ import annotations
@@ -11,24 +11,10 @@ from dataclasses import dataclass
 
 import grpc
 
-from charrnn.errors import CharrnnError, RequestError
+from charrnn.errors import CharrnnError
 
 STREAMS_PER_CHANNEL = 100
 """Streams at once on one connection; servers commonly allow no more on one HTTP/2 connection."""
-
-
-def check_address(address: str) -> str:
-    """``address`` if it is ``host:port``.
-
-    Raises:
-        RequestError: anything else, with what is wrong.
-    """
-    host, separator, port = address.rpartition(":")
-    is_port = port.isascii() and port.isdigit() and 0 < int(port) < 65536
-    is_host = host and not set(host) & set("/@, \t\n") and (":" not in host or host[0] + host[-1] == "[]")
-    if not (separator and is_host and is_port):
-        raise RequestError(f"server address {address!r} is not host:port, such as 127.0.0.1:50051")
-    return address
 
 
 @dataclass

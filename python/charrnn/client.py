@@ -13,7 +13,8 @@ from typing import Any, Unpack
 import grpc
 
 from charrnn._pb import charrnn_pb2 as pb
-from charrnn.channels import Channels, check_address
+from charrnn.addresses import check_address
+from charrnn.channels import Channels
 from charrnn.errors import (
     CharrnnError,
     RequestError,

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "__init__": {"bundle", "client", "engine", "sampler", "server", "stream", "vocab"},
     "__main__": {"cli"},
     "cli": {
+        "bench",
         "bundle",
         "client",
         "coding",
@@ -35,8 +36,10 @@ MAY_IMPORT = {
     "training": {"bundle", "data", "engine", "sampler", "stream", "vocab"},
     "export": {"bundle", "engine", "sampler", "stream", "training", "vocab"},
     "report": {"training", "vocab"},
+    "bench": {"_native", "addresses", "client", "engine", "report", "sampler"},
+    "addresses": set(),
     "server": {"_native", "bundle", "engine", "sampler"},
-    "client": {"_pb", "channels", "sampler", "stream", "vocab"},
+    "client": {"_pb", "addresses", "channels", "sampler", "stream", "vocab"},
     "channels": set(),
     "data": set(),
     "coding": {"_native", "engine", "sampler"},
@@ -52,6 +55,7 @@ MAY_IMPORT_HEAVY = {
     "export": HEAVY - {"matplotlib"},
     "training": HEAVY - {"matplotlib"},
     "report": {"matplotlib"},
+    "bench": {"matplotlib"},
 }
 
 
@@ -101,6 +105,7 @@ def test_public_names_are_sorted(path: Path) -> None:
         ("charrnn, charrnn.cli", HEAVY | {"grpc"}),
         ("charrnn.cli.serve, charrnn.server", HEAVY | {"grpc"}),
         ("charrnn.cli.generate, charrnn.client", HEAVY),
+        ("charrnn.cli.bench", HEAVY | {"grpc"}),
         ("charrnn.cli.sample, charrnn.engine", HEAVY | {"grpc"}),
         ("charrnn.cli.train, charrnn.cli.export", HEAVY | {"grpc"}),
         ("charrnn.cli.quickstart, charrnn.cli.doctor", HEAVY | {"grpc"}),

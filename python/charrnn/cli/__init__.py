@@ -35,6 +35,7 @@ COMMANDS = (
     "sample",
     "serve",
     "generate",
+    "bench",
     "compress",
     "decompress",
     "presets",

@@ -68,7 +68,7 @@ def _apply(context: click.Context, option: click.Parameter, path: str | None) ->
 
 def _check_tables(path: str, tables: dict[str, Any], context: click.Context) -> None:
     """See that each table is named after a command, where the commands are known."""
-    group = context.parent.command if context.parent else None
+    group = context.find_root().command if context.parent else None
     known = group.list_commands(context) if isinstance(group, click.Group) else list(tables)
     if unknown := [name for name in tables if name not in known]:
         raise ConfigError(f"{path}: there is no command for [{unknown[0]}]; commands are {', '.join(known)}")

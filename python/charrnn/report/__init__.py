@@ -3,6 +3,7 @@
     gather   what the run folder and its model tell
     figures  plots of it, by matplotlib
     page     one HTML file that needs nothing else
+    drawing, html   the look of plots and pages, for others too
     writer   where they are kept
 
 Knows runs, not how they are trained.

@@ -1,30 +1,23 @@
-"""Plots of a report as PNG files in memory.
-
-Colours are those of Okabe & Ito, told apart by all common kinds of sight; lines differ in their dashes or
-marks too. Figures are objects of their own: no global state of matplotlib is touched.
-"""
+"""Plots of a report as PNG files in memory."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
+from charrnn.report.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, new_figure, to_png
 from charrnn.report.gather import Report
 from charrnn.training.memorisation import Memorisation
 from charrnn.training.ngram import NgramLosses
 
-BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#5A5A5A"
 # Orders that are drawn into the curve besides the best.
 SHOWN_ORDERS = (2, 3, 4, 5)
-_DPI = 160
 
 
 def draw_figures(report: Report) -> dict[str, bytes]:
@@ -35,11 +28,11 @@ def draw_figures(report: Report) -> dict[str, bytes]:
         "position": _positions(report) if report.measures else None,
         "memorisation": _memorisation(report) if report.copied else None,
     }
-    return {name: _png(figure) for name, figure in drawn.items() if figure is not None}
+    return {name: to_png(figure) for name, figure in drawn.items() if figure is not None}
 
 
 def _curve(report: Report) -> Figure:
-    figure, axes = _figure("step", f"loss, nats per {report.unit}")
+    figure, axes = new_figure("step", f"loss, nats per {report.unit}")
     if report.train:
         axes.plot(*_columns(report.train), color=BLUE, lw=1.2, label="train (mean of the last steps)")
     if report.validation:
@@ -85,7 +78,7 @@ def _typical_top(losses: Sequence[float]) -> float:
 
 def _orders(report: Report) -> Figure:
     assert report.ngram is not None
-    figure, axes = _figure("order n", f"validation loss, nats per {report.unit}")
+    figure, axes = new_figure("order n", f"validation loss, nats per {report.unit}")
     nats = report.ngram.nats
     axes.plot(range(1, len(nats) + 1), nats, color=GREY, lw=1.5, marker="s", ms=5, label="n-gram")
     if report.measures is not None:
@@ -104,7 +97,9 @@ def _orders(report: Report) -> Figure:
 
 def _positions(report: Report) -> Figure:
     assert report.measures is not None
-    figure, axes = _figure(f"{report.unit}s since the zero state", f"validation loss, nats per {report.unit}")
+    figure, axes = new_figure(
+        f"{report.unit}s since the zero state", f"validation loss, nats per {report.unit}"
+    )
     buckets = report.measures.by_position
     middles = [math.sqrt(bucket.first * bucket.last) for bucket in buckets]
     spans = [[m - b.first for m, b in zip(middles, buckets, strict=True)]]
@@ -122,7 +117,7 @@ def _positions(report: Report) -> Figure:
 
 def _memorisation(report: Report) -> Figure:
     assert report.copied is not None
-    figure, axes = _figure(f"length of a substring, {report.unit}s", "share not in the training text")
+    figure, axes = new_figure(f"length of a substring, {report.unit}s", "share not in the training text")
     _draw_novelty(axes, report.copied.drawn, ORANGE, "o", "drawn from the model")
     if report.copied.held_out is not None:
         _draw_novelty(axes, report.copied.held_out, BLUE, "s", "validation text, for comparison")
@@ -142,18 +137,6 @@ def _draw_novelty(axes: Axes, found: Memorisation, color: str, marker: str, name
     )
 
 
-def _figure(x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    axes.grid(color="#DDDDDD", lw=0.6)
-    axes.set_axisbelow(True)
-    axes.spines["top"].set_visible(False)
-    return figure, axes
-
-
 def _add_bits(axes: Axes, unit: str) -> None:
     """The same losses in bits, on the right."""
     axes.secondary_yaxis("right", functions=(_to_bits, _to_nats)).set_ylabel(f"bits per {unit}")
@@ -169,9 +152,3 @@ def _to_nats(bits: Any) -> Any:
 
 def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
     return [step for step, _ in points], [nats for _, nats in points]
-
-
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=_DPI)
-    return file.getvalue()

@@ -1,37 +1,17 @@
-"""One HTML page that loads nothing: styles and pictures are in it, and everything from outside is escaped.
+"""The page of a run.
 
-Knows HTML and what a report holds, not where it comes from or goes.
+Knows what a report holds, not where it comes from or goes.
 """
 
 from __future__ import annotations
 
-import base64
-import html
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from charrnn.report.gather import Report, Sample
+from charrnn.report.html import document, facts, figure, table, text
 from charrnn.training.measures import Copied
 
-# Nothing may be loaded, run or sent, whatever a sample says.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 60rem;
-  margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.7rem; overflow-wrap: anywhere; } h2 { margin-top: 2.2rem; font-size: 1.25rem; }
-h3 { font-size: 1rem; margin-bottom: .3rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top; }
-th:first-child, td:first-child, .facts td { text-align: left; overflow-wrap: anywhere; }
-tr.model td { font-weight: 600; } img { max-width: 100%; height: auto; }
-pre { background: #f6f6f4; border: 1px solid #e2e2de; padding: .8rem; white-space: pre-wrap;
-  overflow-wrap: anywhere; font-size: .85rem; max-height: 24rem; overflow-y: auto; }
-.note { background: #fff6dd; border-left: 4px solid #e69f00; padding: .5rem .8rem; }
-figcaption, .small { color: #4a4a4a; font-size: .9rem; } figure { margin: 1rem 0; }
-@media print { pre { max-height: none; } }
-"""
 _CAPTIONS = {
     "curve": "Loss during training. Lines across: n-grams counted on the training part, on the same "
     "validation part.",
@@ -40,32 +20,18 @@ _CAPTIONS = {
     "memorisation": "Share of places in a text at which a substring begins that the training text does not "
     "have. A model that copies lies below the held-out text.",
 }
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f]")
 
 
 def render(report: Report, figures: Mapping[str, bytes]) -> str:
     """The whole page, with ``figures`` as PNG files by name."""
     body = "\n".join(_sections(report, figures))
-    return (
-        "<!DOCTYPE html>\n"
-        f'<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{text(report.name)}</title>\n<style>{_STYLE}</style>\n</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
-    )
-
-
-def text(value: object) -> str:
-    """Text from anywhere as text in HTML; controls become their pictures."""
-    shown = str(value).replace("\r\n", "\n")
-    return html.escape(_CONTROL.sub(lambda match: chr(0x2400 + ord(match.group())), shown))
+    return document(report.name, body)
 
 
 def _sections(report: Report, figures: Mapping[str, bytes]) -> Iterator[str]:
     yield f"<h1>{text(report.name)}</h1>"
     yield from (f'<p class="note">{text(note)}</p>' for note in report.notes)
-    yield _facts(report.facts)
+    yield facts(report.facts)
     if "curve" in figures:
         yield "<h2>Training</h2>" + _figure("curve", figures)
     if report.measures is not None or report.ngram is not None:
@@ -81,34 +47,15 @@ def _sections(report: Report, figures: Mapping[str, bytes]) -> Iterator[str]:
     yield f"<h2>Settings</h2><details><summary>All settings</summary><pre>{settings}</pre></details>"
 
 
-def _facts(facts: Mapping[str, str]) -> str:
-    rows = "".join(f"<tr><td>{text(name)}</td><td>{text(value)}</td></tr>" for name, value in facts.items())
-    return f'<table class="facts">{rows}</table>'
-
-
 def _figure(name: str, figures: Mapping[str, bytes]) -> str:
-    if name not in figures:
-        return ""
-    data = base64.b64encode(figures[name]).decode()
-    caption = text(_CAPTIONS[name])
-    picture = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
-    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
-
-
-def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """Rows with their class."""
-    heads = "".join(f"<th>{text(cell)}</th>" for cell in head)
-    lines = [
-        f'<tr class="{kind}">{"".join(f"<td>{text(cell)}</td>" for cell in row)}</tr>' for kind, row in rows
-    ]
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return figure(figures[name], _CAPTIONS[name]) if name in figures else ""
 
 
 def _losses(report: Report) -> str:
     if report.measures is None:
         assert report.ngram is not None
         rows = [("", [f"{n}-gram", f"{nats:.4f}"]) for n, nats in enumerate(report.ngram.nats, 1)]
-        return _table(["validation part", f"nats per {report.unit}"], rows)
+        return table(["validation part", f"nats per {report.unit}"], rows)
     rows = [
         (
             "" if name.endswith("-gram") else "model",
@@ -117,9 +64,9 @@ def _losses(report: Report) -> str:
         for name, loss in report.measures.losses().items()
     ]
     head = [f"validation, {report.measures.num_tokens:,} {report.unit}s"]
-    table = _table([*head, f"nats per {report.unit}", f"bits per {report.unit}", "predictions"], rows)
+    losses = table([*head, f"nats per {report.unit}", f"bits per {report.unit}", "predictions"], rows)
     smoothing = "n-grams: interpolated modified Kneser-Ney, counted on the training part."
-    return f'{table}<p class="small">{smoothing}</p>'
+    return f'{losses}<p class="small">{smoothing}</p>'
 
 
 def _sample(sample: Sample, report: Report) -> str:
@@ -135,8 +82,8 @@ def _copied(copied: Copied) -> str:
         ("", [str(length), f"{share:.1%}", f"{held_out[length]:.1%}" if length in held_out else "-"])
         for length, share in copied.drawn.novel.items()
     ]
-    table = _table(["length", "drawn: not in the training text", "validation: not in it"], rows)
-    return "".join(f"<p>{sentence}</p>" for sentence in _findings(copied)) + table
+    novel = table(["length", "drawn: not in the training text", "validation: not in it"], rows)
+    return "".join(f"<p>{sentence}</p>" for sentence in _findings(copied)) + novel
 
 
 def _findings(copied: Copied) -> Iterator[str]:

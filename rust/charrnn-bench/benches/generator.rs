@@ -14,7 +14,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use charrnn_bench::{run_load, Load, Plan, Range, Report, Slo};
+use charrnn_bench::{run_load, Load, Plan, Prompt, Report, Slo, Spread};
 use charrnn_serve::pb::char_rnn_server::{CharRnn, CharRnnServer};
 use charrnn_serve::pb::generate_response::Event;
 use charrnn_serve::pb::{
@@ -106,8 +106,8 @@ impl Options {
             warmup_s: 3.0,
             drain_s: 0.0,
             seed: 0,
-            prompts: vec![String::new()],
-            max_tokens: Range { low: MAX_TOKENS, high: MAX_TOKENS },
+            prompts: vec![Prompt::default()],
+            max_tokens: Spread::Uniform(MAX_TOKENS, MAX_TOKENS),
             temperature: None,
             top_k: None,
             top_p: None,

@@ -6,10 +6,14 @@ use charrnn_core::philox::uniform64;
 use charrnn_serve::pb::generate_request::Start;
 use charrnn_serve::pb::{GenerateRequest, Output, Sampling, Stopping};
 
-use crate::plan::{Plan, Range};
+use crate::plan::Plan;
+use crate::spread::Spread;
 
 /// What a draw is for; see [`charrnn_core::philox::PURPOSE_SAMPLE`].
 pub(crate) const PURPOSE_BENCH: u32 = 0xbe;
+
+/// Marks the second draw for the same thing.
+const SECOND: u32 = 1 << 16;
 
 /// Streams of draws of one request.
 #[derive(Clone, Copy)]
@@ -55,27 +59,27 @@ impl Jobs {
     pub fn get(&self, number: u64) -> Job {
         let plan = &self.0;
         let text = plan.distinct.map_or(number, |distinct| number % distinct.max(1));
-        let max_tokens = self.pick(plan.max_tokens, text, Draw::MaxTokens);
+        let prompt = &plan.prompts[self.index(plan.prompts.len(), text)];
+        let max_tokens =
+            prompt.max_tokens.unwrap_or_else(|| self.pick(plan.max_tokens, text, Draw::MaxTokens));
         let is_cancelled = self.chance(plan.cancel_fraction, number, Draw::Cancel);
-        let cancel_at = Range { low: 1, high: max_tokens.max(1) };
-        let deadline = plan.deadline_ms.map(|range| self.pick(range, number, Draw::Deadline));
+        let cancel_at = Spread::Uniform(1, max_tokens.max(1));
+        let deadline = plan.deadline_ms.map(|spread| self.pick(spread, number, Draw::Deadline));
         Job {
             number,
             text,
             cancel_after: is_cancelled.then(|| self.pick(cancel_at, number, Draw::CancelAt)),
             is_slow: self.chance(plan.slow_fraction, number, Draw::Slow),
             deadline: deadline.map(Duration::from_millis),
-            request: self.request(text, max_tokens),
+            request: self.request(text, prompt.text.clone(), max_tokens),
         }
     }
 
-    fn request(&self, text: u64, max_tokens: u64) -> GenerateRequest {
+    fn request(&self, text: u64, prompt: String, max_tokens: u64) -> GenerateRequest {
         let plan = &self.0;
-        let last = plan.prompts.len() as u64 - 1;
-        let prompt = self.pick(Range { low: 0, high: last }, text, Draw::Prompt) as usize;
         GenerateRequest {
             model: plan.model.clone(),
-            start: Some(Start::Prompt(plan.prompts[prompt].clone())),
+            start: Some(Start::Prompt(prompt)),
             sampling: Some(Sampling {
                 temperature: plan.temperature,
                 top_k: plan.top_k,
@@ -96,9 +100,13 @@ impl Jobs {
         uniform64(self.0.seed, number, what as u32, PURPOSE_BENCH)
     }
 
-    fn pick(&self, range: Range, number: u64, what: Draw) -> u64 {
-        let width = u128::from(range.high - range.low) + 1;
-        range.low + ((u128::from(self.draw(number, what)) * width) >> 64) as u64
+    fn index(&self, len: usize, text: u64) -> usize {
+        (unit(self.draw(text, Draw::Prompt)) * len as f64) as usize
+    }
+
+    fn pick(&self, spread: Spread, number: u64, what: Draw) -> u64 {
+        let second = uniform64(self.0.seed, number, what as u32 | SECOND, PURPOSE_BENCH);
+        spread.at((unit(self.draw(number, what)), unit(second)))
     }
 
     fn chance(&self, share: f64, number: u64, what: Draw) -> bool {

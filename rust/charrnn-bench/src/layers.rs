@@ -47,23 +47,22 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// Loads `workers` sessions for the loops, which step `batch` rows each, and an engine of as many workers with
-    /// as many places each.
+    /// Loads a session for each of `loops`, which step `batch` rows, and an engine of `workers` with 64 places each.
     pub fn load(
         bundle: &Path,
         onnxruntime: &Path,
         precision: Option<&str>,
+        (loops, batch): (usize, usize),
         workers: usize,
-        batch: usize,
     ) -> Result<Self, BenchError> {
         let opened = Bundle::open(bundle).map_err(ServeError::from)?;
         let precision = precision.unwrap_or(opened.default_precision());
         let bytes = opened.read(precision).map_err(ServeError::from)?;
         let runtime = OrtRuntime::load(onnxruntime).map_err(ServeError::from)?;
         let load = |_| OrtModel::load(runtime, precision, &bytes, opened.spec.clone());
-        let models = (0..workers).map(load).collect::<Result<_, _>>().map_err(ServeError::from)?;
-        let config = EngineConfig { max_streams: batch, ..EngineConfig::default() };
-        let engine = Arc::new(load_model(bundle, onnxruntime, Some(precision), config, workers)?);
+        let models = (0..loops).map(load).collect::<Result<_, _>>().map_err(ServeError::from)?;
+        let engine =
+            Arc::new(load_model(bundle, onnxruntime, Some(precision), EngineConfig::default(), workers)?);
         Ok(Layers { models, batch, engine })
     }
 

@@ -16,6 +16,7 @@ mod process;
 mod record;
 mod report;
 mod run;
+mod spread;
 mod stream;
 mod tally;
 
@@ -23,6 +24,7 @@ pub use error::BenchError;
 pub use job::{Job, Jobs};
 pub use layers::{Layers, Yield};
 pub use pacer::{due_times, Arrivals};
-pub use plan::{Load, Plan, Range, Slo, Tls};
+pub use plan::{Load, Plan, Prompt, Slo, Tls};
 pub use report::Report;
 pub use run::{run_load, Tick};
+pub use spread::Spread;

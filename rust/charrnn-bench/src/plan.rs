@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::BenchError;
+use crate::spread::Spread;
 
 /// A rate above this needs more than one machine, and a schedule of nanoseconds would lose its order.
 const MAX_RATE: f64 = 1e6;
@@ -35,9 +36,9 @@ pub struct Plan {
     /// Of the schedule and of every request.
     pub seed: u64,
     /// Each request takes one of them, equally likely.
-    pub prompts: Vec<String>,
+    pub prompts: Vec<Prompt>,
     /// Characters of a text.
-    pub max_tokens: Range,
+    pub max_tokens: Spread,
     /// Of every request.
     pub temperature: Option<f64>,
     /// Of every request.
@@ -55,7 +56,7 @@ pub struct Plan {
     /// What a slow reader waits between messages.
     pub slow_read_ms: f64,
     /// Time a request is given from when it was due; absent means all it takes.
-    pub deadline_ms: Option<Range>,
+    pub deadline_ms: Option<Spread>,
     /// What a request has to meet to be counted as good.
     pub slo: Slo,
     /// So many different texts, sent again and again; absent makes every request its own.
@@ -104,31 +105,14 @@ pub enum Load {
     },
 }
 
-/// Whole numbers, each equally likely.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-#[serde(try_from = "[u64; 2]", into = "[u64; 2]")]
-pub struct Range {
-    /// The least.
-    pub low: u64,
-    /// The most.
-    pub high: u64,
-}
-
-impl TryFrom<[u64; 2]> for Range {
-    type Error = String;
-
-    fn try_from([low, high]: [u64; 2]) -> Result<Self, String> {
-        match low <= high {
-            true => Ok(Range { low, high }),
-            false => Err(format!("range {low}..{high} is empty; give the smaller number first")),
-        }
-    }
-}
-
-impl From<Range> for [u64; 2] {
-    fn from(range: Range) -> Self {
-        [range.low, range.high]
-    }
+/// What a text begins with.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prompt {
+    /// May be empty.
+    pub text: String,
+    /// Characters of the text, in place of the plan's.
+    pub max_tokens: Option<u64>,
 }
 
 /// Limits of one request; an absent one holds always.
@@ -156,6 +140,8 @@ impl Plan {
         check("max_active", self.max_active as f64, 1.0, 1e6)?;
         check("connections", self.connections as f64, 1.0, 10_000.0)?;
         check("threads", self.threads as f64, 1.0, 1024.0)?;
+        self.max_tokens.check("max_tokens")?;
+        self.deadline_ms.iter().try_for_each(|spread| spread.check("deadline_ms"))?;
         self.check_texts()?;
         Ok(self)
     }

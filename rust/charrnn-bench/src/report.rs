@@ -116,7 +116,11 @@ impl Report {
             lag_ms: Quantiles::new(&tally.lag),
             server: ServerReport::new(&tally.server),
             outcomes: tally.outcomes,
-            messages: tally.messages,
+            messages: tally
+                .messages
+                .iter()
+                .map(|(what, number)| format!("{what} (request {number})"))
+                .collect(),
             ticks,
         }
     }

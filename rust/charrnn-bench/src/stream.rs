@@ -135,7 +135,7 @@ impl<'a> Call<'a> {
             Err(Fault::Differs(what)) => (Outcome::Differs, Some(what)),
         };
         let number = self.record.number;
-        message.into_iter().for_each(|what| self.shard.tally().say(format!("request {number}: {what}")));
+        message.iter().for_each(|what| self.shard.tally().say(what, number));
         self.record.outcome = outcome;
         !self.record.outcome.is_error()
     }

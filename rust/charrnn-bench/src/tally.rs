@@ -78,7 +78,7 @@ pub(crate) struct Tally {
     pub(crate) server: ServerTimes,
     /// Characters a second of each text, as a time per character.
     pub(crate) stream_pace: Times,
-    pub(crate) messages: Vec<String>,
+    pub(crate) messages: Vec<(String, u64)>,
     pub(crate) rows: Vec<Record>,
     pub(crate) active: u64,
     pub(crate) interval: Interval,
@@ -145,9 +145,10 @@ impl Tally {
         }
     }
 
-    pub(crate) fn say(&mut self, message: String) {
-        if self.messages.len() < MAX_MESSAGES && !self.messages.contains(&message) {
-            self.messages.push(message);
+    /// Keeps what went wrong, with the first request it happened to.
+    pub(crate) fn say(&mut self, what: &str, number: u64) {
+        if self.messages.len() < MAX_MESSAGES && !self.messages.iter().any(|(said, _)| said == what) {
+            self.messages.push((what.to_owned(), number));
         }
     }
 
@@ -164,7 +165,7 @@ impl Tally {
         self.request.merge(&other.request);
         self.stream_pace.merge(&other.stream_pace);
         self.server.merge(&other.server);
-        other.messages.into_iter().for_each(|message| self.say(message));
+        other.messages.iter().for_each(|(what, number)| self.say(what, *number));
         self.rows.extend(other.rows);
     }
 }

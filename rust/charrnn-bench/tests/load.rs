@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use charrnn_bench::{run_load, BenchError, Load, Plan, Range, Report, Slo};
+use charrnn_bench::{run_load, BenchError, Load, Plan, Report, Slo, Spread};
 use common::{plan, serve, Fault};
 use tonic::Code;
 
@@ -67,7 +67,8 @@ fn errors_are_counted_by_their_code() {
     assert_eq!(outcome(&report, "INTERNAL"), 50);
     assert_eq!(outcome(&report, "ok"), 100);
     assert_eq!(report.good_share, Some(0.5));
-    assert!(report.messages.len() == 8 && report.messages[0].contains("as the test asks"));
+    let said = ["RESOURCE_EXHAUSTED: as the test asks (request 0)", "INTERNAL: as the test asks (request 1)"];
+    assert_eq!(report.messages, said);
 }
 
 #[test]
@@ -108,7 +109,7 @@ fn what_comes_due_while_the_server_stands_still_is_late() {
         0..=99 => Fault::Slow(Duration::from_micros(250_000 - 2_500 * call)),
         _ => Fault::None,
     };
-    let one_chunk = Range { low: 8, high: 8 };
+    let one_chunk = Spread::Uniform(8, 8);
     let report = run(Plan { max_tokens: one_chunk, ..plan(serve(stalled), open()) });
     let first = report.first_char_ms.expect("texts came");
     assert!(first.max > 245.0 && (190.0..260.0).contains(&first.p90), "{first:?}");
@@ -124,7 +125,7 @@ fn requests_beyond_max_active_are_counted_and_not_sent() {
 
 #[test]
 fn a_deadline_counts_from_when_the_request_was_due() {
-    let deadline = Some(Range { low: 50, high: 100 });
+    let deadline = Some(Spread::Uniform(50, 100));
     let report = run(Plan { deadline_ms: deadline, ..plan(serve(|_| Fault::Silent), open()) });
     assert_eq!(outcome(&report, "DEADLINE_EXCEEDED"), COUNT);
 }

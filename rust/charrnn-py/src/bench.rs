@@ -68,17 +68,19 @@ impl Layers {
 #[pymethods]
 impl Layers {
     #[new]
-    #[pyo3(signature = (*, bundle, onnxruntime, precision=None, workers=None, batch=64))]
+    #[pyo3(signature = (*, bundle, onnxruntime, loops, batch, precision=None, workers=None))]
+    #[allow(clippy::too_many_arguments, reason = "keyword-only in Python")]
     fn new(
         py: Python<'_>,
         bundle: PathBuf,
         onnxruntime: PathBuf,
+        loops: usize,
+        batch: usize,
         precision: Option<String>,
         workers: Option<usize>,
-        batch: usize,
     ) -> PyResult<Self> {
         let workers = num_workers(workers)?;
-        let load = || Inner::load(&bundle, &onnxruntime, precision.as_deref(), workers, batch);
+        let load = || Inner::load(&bundle, &onnxruntime, precision.as_deref(), (loops, batch), workers);
         Ok(Layers(Mutex::new(py.detach(load).or_raise()?)))
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use charrnn_bench::{Load, Plan, Range, Slo};
+use charrnn_bench::{Load, Plan, Prompt, Slo, Spread};
 use charrnn_serve::pb::char_rnn_server::{CharRnn, CharRnnServer};
 use charrnn_serve::pb::generate_response::Event;
 use charrnn_serve::pb::{
@@ -151,8 +151,8 @@ pub(crate) fn plan(address: SocketAddr, load: Load) -> Plan {
         warmup_s: 0.0,
         drain_s: 5.0,
         seed: 1,
-        prompts: vec![String::new()],
-        max_tokens: Range { low: 40, high: 60 },
+        prompts: vec![Prompt::default()],
+        max_tokens: Spread::Uniform(40, 60),
         temperature: None,
         top_k: None,
         top_p: None,

@@ -1,0 +1,90 @@
+"""Runs of plans: one, a sweep, or a search for the knee.
+
+Knows when to run which plan; the report of a run is a mapping as docs/bench.md describes it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from charrnn import _native
+from charrnn.bench.plan import LoadPlan
+from charrnn.sampler import refusing_overflow
+
+Report = dict[str, Any]
+OnTick = Callable[[dict[str, Any]], object]
+
+GOOD_SHARE = 0.99
+"""Of requests that have to meet the SLO for it to hold."""
+KNEE_RATIO = 1.05
+"""The search ends when the rates at which the SLO holds and fails are this close."""
+
+
+def run_load(plan: LoadPlan, on_tick: OnTick = lambda tick: None) -> Report:
+    """Carry out ``plan``; ``on_tick`` sees every second of it.
+
+    Ctrl-C ends the run early, with the report so far marked ``"interrupted"``.
+
+    Raises:
+        RequestError: a plan that cannot be carried out.
+        ServerUnavailableError: nobody answers at the address.
+        ServerError: with ``check``, a text that runs alone failed.
+    """
+    with refusing_overflow():
+        report, interrupted = _native.run_load(plan.to_json(), lambda tick: on_tick(json.loads(tick)))
+    return {**json.loads(report), "interrupted": interrupted}
+
+
+def steps(low: float, high: float, count: int) -> list[float]:
+    """``count`` numbers from ``low`` to ``high``, each as many times the one before.
+
+    >>> steps(10, 1000, 3)
+    [10.0, 100.0, 1000.0]
+    """
+    if count == 1:
+        return [float(low)]
+    ratio = (high / low) ** (1 / (count - 1))
+    return [round(low * ratio**step, 6) for step in range(count)]
+
+
+def sweep(plans: Sequence[LoadPlan], on_tick: OnTick = lambda tick: None) -> Iterator[Report]:
+    """The reports of ``plans``, in turn; none after one that was interrupted."""
+    for plan in plans:
+        report = run_load(plan, on_tick)
+        yield report
+        if report["interrupted"]:
+            return
+
+
+def slo_holds(report: Report) -> bool:
+    """Whether ``GOOD_SHARE`` of the requests met the SLO. None at all do not."""
+    return (report["good_share"] or 0.0) >= GOOD_SHARE
+
+
+def find_knee(
+    plan: LoadPlan, low: float, high: float, run: Callable[[LoadPlan], Report] = run_load
+) -> Iterator[Report]:
+    """Runs that close in on the highest rate from ``low`` to ``high`` at which the SLO holds.
+
+    Doubles the rate until the SLO fails, then halves the ratio between the two until it is at most
+    ``KNEE_RATIO``. Noise moves the answer by about the spread of single runs: longer ones find it closer.
+    """
+    good, bad, rate = 0.0, math.inf, low
+    while rate <= high:
+        report = run(plan.with_rate(rate))
+        yield report
+        if report["interrupted"]:
+            return
+        good, bad = (rate, bad) if slo_holds(report) else (good, rate)
+        if good == 0.0 or bad <= good * KNEE_RATIO or good == high:
+            return
+        rate = min(good * 2, high) if bad == math.inf else math.sqrt(good * bad)
+
+
+def knee(reports: Sequence[Report]) -> float | None:
+    """The highest rate at which the SLO held, of those that were tried; ``None`` if it never did."""
+    held = [report["plan"]["load"]["open"]["rate"] for report in reports if slo_holds(report)]
+    return max(held, default=None)

@@ -1,0 +1,184 @@
+"""``charrnn bench`` against real servers, as a user runs it."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.servers import COMMAND, run_charrnn, running_server
+
+SHORT = ("--duration", "1.5", "--warmup", "0.3", "--max-tokens", "20..60")
+DOCS = Path(__file__).parents[2] / "docs" / "bench.md"
+
+
+@pytest.fixture(scope="module")
+def address(tiny_bundle: Path) -> Iterator[str]:
+    with running_server(tiny_bundle) as found:
+        yield found
+
+
+def bench(*arguments: str | Path) -> dict[str, Any]:
+    done = run_charrnn("bench", *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_percentiles_are_those_of_the_requests(address: str, tmp_path: Path) -> None:
+    """HdrHistogram keeps three digits, and numpy's inverted_cdf is the same definition of a quantile."""
+    table = tmp_path / "requests.csv"
+    report = bench(address, "--rate", "300", *SHORT, "--csv", table)["runs"][0]
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == sum(report["outcomes"].values()) == report["request_ms"]["count"]
+    for name in ("first_char_ms", "request_ms", "lag_ms"):
+        times = np.array([float(row[name]) for row in rows])
+        assert report[name]["mean"] == pytest.approx(times.mean(), rel=2e-3, abs=1e-3)
+        for quantile in ("p50", "p90", "p99", "p999"):
+            share = float(f"0.{quantile[1:]}")
+            expected = np.quantile(times, share, method="inverted_cdf")
+            assert report[name][quantile] == pytest.approx(expected, rel=2e-3, abs=1e-3), (name, quantile)
+    assert sum(int(row["chars"]) for row in rows) == pytest.approx(report["chars"], rel=0.1)
+
+
+def test_every_text_under_load_is_the_text_alone(address: str) -> None:
+    """The last line of defence of a server that promises the same text for the same seed under any load."""
+    faults = ("--cancel-fraction", "0.2", "--slow-fraction", "0.1", "--slow-read", "5")
+    report = bench(address, "--streams", "40", "--check", "--distinct", "16", *SHORT, *faults)["runs"][0]
+    assert set(report["outcomes"]) == {"ok", "cancelled"}
+    assert report["outcomes"]["ok"] > 40
+    assert report["slow"] > 0
+
+
+def test_the_same_plan_sends_the_same_requests(address: str, tmp_path: Path) -> None:
+    tables = []
+    for name in ("a.csv", "b.csv"):
+        bench(address, "--rate", "100", *SHORT, "--csv", tmp_path / name)
+        with (tmp_path / name).open() as file:
+            tables.append([(row["request"], row["due_s"], row["chars"]) for row in csv.DictReader(file)])
+    assert tables[0] == tables[1]
+
+
+def test_the_server_is_seen_from_within_and_from_outside(address: str) -> None:
+    report = bench(address, "--streams", "8", *SHORT)["runs"][0]
+    assert 1 <= report["server"]["mean_batch"] <= 8
+    assert report["server"]["total_ms"]["p50"] <= report["request_ms"]["p50"] * 1.01
+    ticks = [tick for tick in report["ticks"] if tick["server_cores"] is not None]
+    if Path("/proc/self/stat").exists():
+        assert ticks
+        assert all(tick["server_rss_bytes"] > 2**20 for tick in ticks)
+
+
+def test_a_sweep_a_page_and_a_comparison(address: str, tmp_path: Path) -> None:
+    made = bench(address, "--streams", "1..4", "--steps", "3", *SHORT, "--report", tmp_path / "page")
+    assert [run["plan"]["load"]["closed"]["streams"] for run in made["runs"]] == [1, 2, 4]
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert page.count("data:image/png") == len(list((tmp_path / "page").glob("*.png"))) == 4
+    assert "http" not in re.sub(r"http-equiv", "", page)
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_text(json.dumps(made))
+    rows = json.loads(
+        run_charrnn("bench", "compare", tmp_path / "a.json", tmp_path / "b.json", "--json").stdout
+    )
+    assert {row["ratio"] for row in rows if row["before"]} == {1.0}
+    assert {row["load"] for row in rows} == {"1 streams", "2 streams", "4 streams"}
+
+
+def test_the_knee_of_a_server_that_always_holds_is_the_highest_rate(address: str) -> None:
+    generous = ("--slo", "request=60s")
+    made = bench(address, "--find-knee", "--rate", "20..40", *SHORT, *generous)
+    assert made["knee"] == 40.0
+    assert len(made["runs"]) == 2
+
+
+def test_ctrl_c_leaves_the_report_so_far(address: str) -> None:
+    command = [*COMMAND, "bench", address, "--streams", "4", "--duration", "600", "--warmup", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(2.5)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=30)
+    report = json.loads(out)["runs"][0]
+    assert process.returncode == 130
+    assert report["interrupted"]
+    assert report["outcomes"]["ok"] > 0
+
+
+def test_every_field_of_a_document_is_in_the_docs(address: str) -> None:
+    def names(value: object) -> Iterator[str]:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                yield name
+                if name not in ("plan", "outcomes"):
+                    yield from names(inner)
+        elif isinstance(value, list) and value:
+            yield from names(value[0])
+
+    documented = set(re.findall(r"`([a-z0-9_]+)`", DOCS.read_text()))
+    assert set(names(bench(address, "--streams", "2", *SHORT))) <= documented
+
+
+def test_layers_are_ratios_of_one_another(tiny_bundle: Path) -> None:
+    fast = ("--streams", "4", "--rounds", "1", "--seconds", "0.3", "--json")
+    done = run_charrnn("bench", "ladder", tiny_bundle, *fast)
+    assert done.returncode == 0, done.stderr
+    layers = json.loads(done.stdout)["streams"]["4"]
+    assert [layer["name"] for layer in layers] == [
+        "step",
+        "sample",
+        "engine",
+        "grpc rust client",
+        "grpc python client",
+    ]
+    for before, layer in itertools.pairwise(layers):
+        assert layer["ratio"] == pytest.approx(layer["chars_per_s"] / before["chars_per_s"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["nowhere"], 2, "is not host:port"),
+        (["{address}", "--rate", "0"], 2, "--rate is '0'"),
+        (["{address}", "--rate", "5", "--streams", "5"], 2, "not both"),
+        (["{address}", "--streams", "1.5"], 2, "--streams is '1.5'"),
+        (["{address}", "--slo", "fast"], 2, "first_char=100ms"),
+        (["{address}", "--max-tokens", "many"], 2, "'many' is none of"),
+        (["{address}", "--rate", "5..10", "--csv", "x.csv"], 2, "--csv is of a single run"),
+        (["{address}", "--prompts", "absent.txt"], 3, "absent.txt"),
+        (["{address}", "--client-cert", "x.pem"], 2, "--client-key"),
+        (["{address}", "--ca", "absent.pem"], 2, "absent.pem"),
+        (["{address}", "--requests", "3", "--model", "absent"], 1, "no request succeeded: NOT_FOUND"),
+        (["{address}", "--check", "--model", "absent"], 1, "absent"),
+        (["127.0.0.1:9", "--duration", "1"], 69, "no server answers at 127.0.0.1:9"),
+        (["compare", "absent.json", "absent.json"], 3, "absent.json"),
+        (["engine", "absent"], 3, "absent"),
+        (["engine", "absent", "--streams", "x"], 2, "--streams is 'x'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    address: str, tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    words = [word.format(address=address) for word in arguments]
+    done = run_charrnn("bench", *words)
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
+    assert said in done.stderr
+
+
+def test_settings_of_a_load_come_from_the_environment_and_a_file(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text("[bench]\nrequests = 7\nmax-tokens = '30'\nwarmup = 0\n")
+    monkeypatch.setenv("CHARRNN_BENCH_STREAMS", "3")
+    report = bench(address, "--config", settings)["runs"][0]
+    assert report["plan"]["load"] == {"closed": {"streams": 3}}
+    assert (report["outcomes"], report["chars"]) == ({"ok": 7}, 210)
