@@ -72,7 +72,7 @@ def engine_layers(
 ) -> dict[str, Measure]:
     """The layers of this process: ``step``, ``sample``, ``engine``.
 
-    The bare loops step as many rows as the engine would for so many streams, at most 64 in each of its workers.
+    The bare loops step as many rows as the engine would for so many streams, at most 64 in each worker.
 
     Raises:
         BundleError: a bundle that cannot be opened.
