@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from model import Floats, Model, State, Tokens
 from request import Request
-from service import Responses, parser, serve
+from service import Responses, checked, parser, serve
 from text import Text
 
 from charrnn._pb import charrnn_pb2 as pb
@@ -157,7 +157,7 @@ async def run(options: argparse.Namespace) -> None:
     batch = Batch(model, options.max_streams, options.queue)
     async with asyncio.TaskGroup() as tasks:  # a step that fails ends the server
         stepping = tasks.create_task(batch.run())
-        await serve(model, batch.decode, options.listen)
+        await serve(checked(model, batch.decode), options.listen, [model.to_pb()])
         stepping.cancel()
 
 

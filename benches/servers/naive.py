@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from model import Floats, Model
 from request import Request
-from service import Responses, parser, serve
+from service import Responses, checked, parser, serve
 from text import Text
 
 from charrnn import SamplingParams
@@ -58,7 +58,7 @@ def main() -> None:
         while response := await asyncio.to_thread(next, decoded, None):
             yield response
 
-    asyncio.run(serve(model, decode, options.listen))
+    asyncio.run(serve(checked(model, decode), options.listen, [model.to_pb()]))
 
 
 if __name__ == "__main__":

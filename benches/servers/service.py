@@ -1,6 +1,6 @@
-"""The gRPC service of both yardsticks, and their command line.
+"""The gRPC service of the servers here, and the command line of the two yardsticks.
 
-Knows nothing of how streams take turns; that is where the two differ.
+Knows nothing of how streams take turns; that is where the yardsticks differ.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,13 @@ from charrnn.cli.serve import READY
 from charrnn.errors import RequestError, ServerBusyError
 
 Responses = AsyncGenerator[pb.GenerateResponse]
+Generate = Callable[[pb.GenerateRequest, Any], Responses]
 Decode = Callable[[Request, Text], Responses]
 """From a request to its chunks and its Finished."""
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """The options that both servers take."""
+    """The options that both yardsticks take."""
     options = argparse.ArgumentParser(description=description)
     options.add_argument("bundle", type=Path, help="an exported model")
     options.add_argument("--listen", default="127.0.0.1:50051", help="host:port; port 0 takes a free one")
@@ -37,21 +38,9 @@ def parser(description: str) -> argparse.ArgumentParser:
     return options
 
 
-async def serve(model: Model, decode: Decode, listen: str) -> None:
-    """Serve until SIGTERM or Ctrl-C; then end at once."""
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((_handlers(model, decode),))
-    port = server.add_insecure_port(listen)
-    await server.start()
-    print(f"{READY}{listen.rpartition(':')[0]}:{port}; Ctrl-C stops", file=sys.stderr, flush=True)
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    await stopping.wait()
-    await server.stop(grace=0)
+def checked(model: Model, decode: Decode) -> Generate:
+    """``decode`` behind the checks and the Started of every request."""
 
-
-def _handlers(model: Model, decode: Decode) -> grpc.GenericRpcHandler:
     async def generate(message: pb.GenerateRequest, context: Any) -> Responses:
         try:
             request = Request.from_pb(message, model)
@@ -65,8 +54,26 @@ def _handlers(model: Model, decode: Decode) -> grpc.GenericRpcHandler:
         except ServerBusyError as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
+    return generate
+
+
+async def serve(generate: Generate, listen: str, models: Sequence[pb.Model] = ()) -> None:
+    """Serve until SIGTERM or Ctrl-C; then end at once."""
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((_handlers(generate, models),))
+    port = server.add_insecure_port(listen)
+    await server.start()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    print(f"{READY}{listen.rpartition(':')[0]}:{port}; Ctrl-C stops", file=sys.stderr, flush=True)
+    await stopping.wait()
+    await server.stop(grace=0)
+
+
+def _handlers(generate: Generate, models: Sequence[pb.Model]) -> grpc.GenericRpcHandler:
     async def list_models(message: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
-        return pb.ListModelsResponse(models=[model.to_pb()])
+        return pb.ListModelsResponse(models=models)
 
     methods = {
         "Generate": grpc.unary_stream_rpc_method_handler(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import math
+import statistics
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -115,3 +118,20 @@ def test_a_cancelled_text_makes_room(batching: Client) -> None:
         next(stream)
         stream.close()
     assert len(batching.generate(max_tokens=5).read()) == 5
+
+
+def test_the_paced_server_keeps_the_contract_without_a_model() -> None:
+    command = [sys.executable, SERVERS / "paced.py", "--listen", "127.0.0.1:0"]
+    with running(command) as address, Client(address) as client:
+        chunks = list(client.generate(max_tokens=40))
+    assert [(chunk.text, chunk.offset) for chunk in chunks] == [("x" * 16, 0), ("x" * 16, 16), ("x" * 8, 32)]
+
+
+def test_its_waits_are_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SERVERS)
+    waits = importlib.import_module("paced").waits()
+    assert len(waits) == 40
+    assert waits != sorted(waits)
+    logarithms = [math.log(wait) for wait in waits]
+    assert math.exp(statistics.fmean(logarithms)) == pytest.approx(0.04)
+    assert statistics.pstdev(logarithms) == pytest.approx(0.4, rel=0.05)
