@@ -28,7 +28,7 @@ Figures = dict[str, float]
 class Load:
     """What is asked, and when: ``rate`` requests a second, or, unless it is 0, by ``streams`` in turn."""
 
-    rate: float
+    rate: int
     streams: int
     seconds: float
     warmup: float

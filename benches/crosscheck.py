@@ -6,7 +6,8 @@ some rounds, each ratio that of the rounds' ratios, since a machine drifts. Exit
 than 5 % from 1. A p99 is told and not judged: of a few hundred requests it is the third slowest.
 
 Rates are low and prompts long, so that what a Python client takes for itself is small beside what the server
-takes. ``--alone`` measures with the client on grpc.aio only, which also has a closed loop: ``--streams``.
+takes. On a machine that does other work too, ask ``benches/servers/paced.py`` instead, which only waits.
+``--alone`` measures with the client on grpc.aio only, which also has a closed loop: ``--streams``.
 """
 
 from __future__ import annotations
@@ -17,12 +18,17 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from aio_client import QUANTILES, Figures, Load, grpc_aio
+from google.protobuf import descriptor_pb2
+
+from charrnn._pb import charrnn_pb2 as pb
 
 TOLERANCE = 0.05
+TIMES = ("first_char_ms", "request_ms")
 
 
 def ghz(address: str, load: Load) -> Figures:
@@ -37,12 +43,23 @@ def ghz(address: str, load: Load) -> Figures:
         "--skipFirst": round(load.rate * load.warmup),
         "--format": "json",
     }
-    found = printed_json(["ghz", "--insecure", "--async", *flat(options), address])
+    with tempfile.NamedTemporaryFile(suffix=".protoset") as contract:
+        contract.write(protoset())
+        contract.flush()
+        options["--protoset"] = contract.name
+        found = printed_json(["ghz", "--insecure", "--async", *flat(options), address])
     if found["statusCodeDistribution"].keys() != {"OK"}:
         raise SystemExit(f"requests of ghz failed: {found['errorDistribution']}")
     times = {f"p{each['percentage']}": each["latency"] for each in found["latencyDistribution"]}
     times["mean"] = found["average"]
     return {f"request_ms.{name}": times[name] / 1e6 for name in (*QUANTILES, "mean")}
+
+
+def protoset() -> bytes:
+    """The contract, compiled: ghz's own compiler refuses proto3's optional."""
+    found = descriptor_pb2.FileDescriptorSet()
+    pb.DESCRIPTOR.CopyToProto(found.file.add())
+    return found.SerializeToString()
 
 
 def charrnn_bench(address: str, load: Load) -> Figures:
@@ -56,13 +73,11 @@ def charrnn_bench(address: str, load: Load) -> Figures:
         "--max-tokens": load.max_tokens,
     }
     command = [sys.executable, "-m", "charrnn", "bench", address, "--json", *flat(options)]
-    result = printed_json(command)["result"]
-    times = {
-        f"{name}.{q}": result[name][q]
-        for name in ("first_char_ms", "request_ms")
-        for q in (*QUANTILES, "mean")
-    }
-    return times | {"chars_per_s": result["chars_per_s"]}
+    (run,) = printed_json(command)["runs"]
+    if run["outcomes"].keys() != {"ok"}:
+        raise SystemExit(f"requests of charrnn bench failed: {run['outcomes']}, {run['messages']}")
+    times = {f"{name}.{q}": run[name][q] for name in TIMES for q in (*QUANTILES, "mean")}
+    return {"chars_per_s": run["chars_per_s"]} | times
 
 
 def flat(options: dict[str, Any]) -> list[str]:
@@ -119,7 +134,7 @@ def read_options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("address", help="host:port of a server, with no other load")
-    parser.add_argument("--rate", type=float, default=8.0, help="requests a second, evenly spaced")
+    parser.add_argument("--rate", type=int, default=8, help="requests a second, evenly spaced")
     parser.add_argument("--streams", type=int, default=0, help="closed loop of so many; needs --alone")
     parser.add_argument("--seconds", type=float, default=20.0, help="of every run, after the warm-up")
     parser.add_argument("--warmup", type=float, default=2.0, help="seconds that do not count")
