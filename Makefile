@@ -8,7 +8,7 @@ export PATH := $(HOME)/.local/bin:$(HOME)/.cargo/bin:$(PATH)
 RUN := uv run --no-sync
 BENCH_DIR := runs/bench
 
-.PHONY: help setup quickstart build test test-slow lint fmt bench bench-sampler proto ci clean
+.PHONY: help setup quickstart build test test-slow lint fmt bench bench-sampler bench-serving proto ci clean
 
 help:  ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ fmt: setup  ## format Rust and Python
 
 bench: setup $(BENCH_DIR)/2x512  ## every layer from a step to a client over gRPC, as ratios of one run
 	@$(RUN) charrnn bench ladder $(BENCH_DIR)/2x512 --streams 1,16,64,256
+
+bench-serving: setup $(BENCH_DIR)/2x512  ## the server beside two written in Python, as ratios of one run
+	@$(RUN) python benches/serving.py $(BENCH_DIR)/2x512
 
 bench-sampler: setup  ## the sampler beside torch and numpy, on one core, as ratios of one run
 	@taskset -c 0 $(RUN) python benches/sampler.py

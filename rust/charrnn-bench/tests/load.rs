@@ -67,8 +67,11 @@ fn errors_are_counted_by_their_code() {
     assert_eq!(outcome(&report, "INTERNAL"), 50);
     assert_eq!(outcome(&report, "ok"), 100);
     assert_eq!(report.good_share, Some(0.5));
-    let said = ["RESOURCE_EXHAUSTED: as the test asks (request 0)", "INTERNAL: as the test asks (request 1)"];
-    assert_eq!(report.messages, said);
+    // Once each, with the request that it happened to first: which of the two it was depends on who came first.
+    let mut codes: Vec<&str> =
+        report.messages.iter().filter_map(|message| message.split(':').next()).collect();
+    codes.sort_unstable();
+    assert_eq!(codes, ["INTERNAL", "RESOURCE_EXHAUSTED"]);
 }
 
 #[test]
@@ -112,7 +115,17 @@ fn what_comes_due_while_the_server_stands_still_is_late() {
     let one_chunk = Spread::Uniform(8, 8);
     let report = run(Plan { max_tokens: one_chunk, ..plan(serve(stalled), open()) });
     let first = report.first_char_ms.expect("texts came");
-    assert!(first.max > 245.0 && (190.0..260.0).contains(&first.p90), "{first:?}");
+    assert!(first.max > 245.0 && first.p90 > 190.0, "{first:?}");
+}
+
+/// Why `what_comes_due_while_the_server_stands_still_is_late` needs a schedule: the same stop, asked of one stream.
+#[test]
+fn a_closed_load_hides_a_server_that_stands_still() {
+    let stalled = |call: u64| if call == 0 { Fault::Slow(Duration::from_millis(250)) } else { Fault::None };
+    let one_chunk = Spread::Uniform(8, 8);
+    let report = run(Plan { max_tokens: one_chunk, ..plan(serve(stalled), Load::Closed { streams: 1 }) });
+    let first = report.first_char_ms.expect("texts came");
+    assert!(first.max > 245.0 && first.p90 < 245.0, "{first:?}");
 }
 
 #[test]
