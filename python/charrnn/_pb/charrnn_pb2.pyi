@@ -215,3 +215,71 @@ class Vocab(_message.Message):
     unit: Unit
     symbols: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, unit: _Optional[_Union[Unit, str]] = ..., symbols: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class GetStatsRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class GetStatsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ModelStats]
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelStats, _Mapping]]] = ...) -> None: ...
+
+class ModelStats(_message.Message):
+    __slots__ = ("model", "slots", "running", "parked", "waiting", "ended", "rejected", "batch", "step", "sample", "send", "queue", "first_char", "inter_char", "chunk_chars")
+    class EndedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class RejectedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    PARKED_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    SEND_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_CHAR_FIELD_NUMBER: _ClassVar[int]
+    INTER_CHAR_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_CHARS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    slots: int
+    running: int
+    parked: int
+    waiting: int
+    ended: _containers.ScalarMap[str, int]
+    rejected: _containers.ScalarMap[str, int]
+    batch: Histogram
+    step: Histogram
+    sample: Histogram
+    send: Histogram
+    queue: Histogram
+    first_char: Histogram
+    inter_char: Histogram
+    chunk_chars: Histogram
+    def __init__(self, model: _Optional[str] = ..., slots: _Optional[int] = ..., running: _Optional[int] = ..., parked: _Optional[int] = ..., waiting: _Optional[int] = ..., ended: _Optional[_Mapping[str, int]] = ..., rejected: _Optional[_Mapping[str, int]] = ..., batch: _Optional[_Union[Histogram, _Mapping]] = ..., step: _Optional[_Union[Histogram, _Mapping]] = ..., sample: _Optional[_Union[Histogram, _Mapping]] = ..., send: _Optional[_Union[Histogram, _Mapping]] = ..., queue: _Optional[_Union[Histogram, _Mapping]] = ..., first_char: _Optional[_Union[Histogram, _Mapping]] = ..., inter_char: _Optional[_Union[Histogram, _Mapping]] = ..., chunk_chars: _Optional[_Union[Histogram, _Mapping]] = ...) -> None: ...
+
+class Histogram(_message.Message):
+    __slots__ = ("counts", "sum")
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    SUM_FIELD_NUMBER: _ClassVar[int]
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    sum: int
+    def __init__(self, counts: _Optional[_Iterable[int]] = ..., sum: _Optional[int] = ...) -> None: ...

@@ -18,6 +18,13 @@ from charrnn.bench.page import notes
 from charrnn.cli.tables import print_table
 
 SHOWN_SECONDS = 12
+SPLIT = {
+    "queue_ms": "server: wait for a slot, ms",
+    "mean_batch": "server: texts in a step",
+    "step_ms": "server: a step, ms",
+    "sample_ms": "server: its draws, ms",
+    "send_ms": "server: handing over, ms",
+}
 
 
 @contextmanager
@@ -71,6 +78,9 @@ def print_runs(made: Mapping[str, Any]) -> None:
         rows.append([f"requests: {name}", *(f"{report['outcomes'].get(name, 0):,}" for report in reports)])
     shares = ["-" if r["good_share"] is None else f"{r['good_share']:.2%}" for r in reports]
     rows.append(["requests that met the SLO", *shares])
+    for name, label in SPLIT.items():
+        if any(report["split"] for report in reports):
+            rows.append([label, *(shown((report["split"] or {}).get(name)) for report in reports)])
     rows.append(["server: cores", *(_mean_cores(report) for report in reports)])
     print_table(f"load on {reports[0]['plan']['address']}", ["", *map(load_name, reports)], rows)
     if made["knee"] is not None:

@@ -18,7 +18,8 @@ use charrnn_bench::{run_load, Load, Plan, Prompt, Report, Slo, Spread};
 use charrnn_serve::pb::char_rnn_server::{CharRnn, CharRnnServer};
 use charrnn_serve::pb::generate_response::Event;
 use charrnn_serve::pb::{
-    Chunk, GenerateRequest, GenerateResponse, ListModelsRequest, ListModelsResponse, Started,
+    Chunk, GenerateRequest, GenerateResponse, GetStatsRequest, GetStatsResponse, ListModelsRequest,
+    ListModelsResponse, Started,
 };
 use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -194,6 +195,13 @@ impl CharRnn for Canned {
         _request: Request<ListModelsRequest>,
     ) -> std::result::Result<Response<ListModelsResponse>, Status> {
         Ok(Response::new(ListModelsResponse::default()))
+    }
+
+    async fn get_stats(
+        &self,
+        _request: Request<GetStatsRequest>,
+    ) -> std::result::Result<Response<GetStatsResponse>, Status> {
+        Err(Status::unimplemented("it counts nothing"))
     }
 }
 

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::path::Path;
 use std::time::Duration;
 
-use charrnn_serve::pb::{GenerateRequest, GenerateResponse};
+use charrnn_serve::pb::{GenerateRequest, GenerateResponse, GetStatsRequest, GetStatsResponse, ModelStats};
 use prost::Message;
 use tonic::client::Grpc;
 use tonic::codec::{BufferSettings, Codec, Streaming};
@@ -19,6 +19,8 @@ use crate::error::BenchError;
 use crate::plan::{Plan, Tls};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A server that stands still must not hold up the looks at it.
+const STATS_TIMEOUT: Duration = Duration::from_millis(200);
 /// A call holds two buffers for as long as it lives; the default of 8 KiB each is 160 MB at 10 000 streams.
 const BUFFER_BYTES: usize = 512;
 /// What a slow reader has not read has to wait at the server, not in a window of megabytes.
@@ -55,15 +57,33 @@ impl Connections {
             true => &self.slow,
             false => &self.channels[(number % self.channels.len() as u64) as usize],
         };
-        let mut request = Request::new(request);
-        if let Some(token) = &self.token {
-            request.metadata_mut().insert("authorization", token.clone());
-        }
+        let mut request = self.signed(request);
         timeout.into_iter().for_each(|timeout| request.set_timeout(timeout));
         let mut grpc = Grpc::new(channel.clone());
         grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let path = PathAndQuery::from_static("/charrnn.v1.CharRnn/Generate");
         Ok(grpc.server_streaming(request, path, Lean(PhantomData)).await?.into_inner())
+    }
+}
+
+impl Connections {
+    /// What the server has counted of `model`; none if it does not count, or has several and none is named.
+    pub(crate) async fn stats(&self, model: &str) -> Option<ModelStats> {
+        let request = self.signed(GetStatsRequest { model: model.to_owned() });
+        let mut grpc = Grpc::new(self.channels[0].clone());
+        grpc.ready().await.ok()?;
+        let path = PathAndQuery::from_static("/charrnn.v1.CharRnn/GetStats");
+        let call = grpc.unary(request, path, Lean::<GetStatsRequest, GetStatsResponse>(PhantomData));
+        let found = tokio::time::timeout(STATS_TIMEOUT, call).await.ok()?.ok()?.into_inner().models;
+        <[ModelStats; 1]>::try_from(found).ok().map(|[only]| only)
+    }
+
+    fn signed<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        request
     }
 }
 

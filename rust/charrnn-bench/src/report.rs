@@ -11,8 +11,9 @@ use serde::Serialize;
 use crate::error::BenchError;
 use crate::plan::Plan;
 use crate::record::Record;
-use crate::run::Tick;
+use crate::split::Split;
 use crate::tally::{ServerTimes, Tally, Times};
+use crate::watch::Tick;
 
 /// What a run showed. Times are milliseconds.
 #[derive(Debug, Serialize)]
@@ -49,6 +50,8 @@ pub struct Report {
     pub lag_ms: Option<Quantiles>,
     /// What the server says of the texts it finished.
     pub server: Option<ServerReport>,
+    /// Where its time went, if it counts (GetStats).
+    pub split: Option<Split>,
     /// Different messages of errors, a few.
     pub messages: Vec<String>,
     /// Second by second, warm-up and drain included.
@@ -95,7 +98,13 @@ pub struct ServerReport {
 }
 
 impl Report {
-    pub(crate) fn new(plan: &Plan, tally: Tally, ticks: Vec<Tick>, elapsed: Duration) -> Self {
+    pub(crate) fn new(
+        plan: &Plan,
+        tally: Tally,
+        ticks: Vec<Tick>,
+        elapsed: Duration,
+        split: Option<Split>,
+    ) -> Self {
         let window_s = (elapsed.min(plan.end()).saturating_sub(plan.warmup())).as_secs_f64();
         let per_second = |count: u64| if window_s > 0.0 { count as f64 / window_s } else { 0.0 };
         let num_due: u64 = tally.outcomes.values().sum();
@@ -115,6 +124,7 @@ impl Report {
             request_ms: Quantiles::new(&tally.request),
             lag_ms: Quantiles::new(&tally.lag),
             server: ServerReport::new(&tally.server),
+            split,
             outcomes: tally.outcomes,
             messages: tally
                 .messages

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::event::Sink;
+use crate::meter::Stats;
 use crate::model::StepModel;
 use crate::request::ValidRequest;
 use crate::scheduler::admission::Admission;
@@ -110,6 +111,11 @@ impl Engine {
     /// Streams that wait for their first slot.
     pub fn num_waiting(&self) -> usize {
         self.admission.num_waiting()
+    }
+
+    /// What it has done so far and is doing.
+    pub fn stats(&self) -> Stats {
+        self.admission.stats()
     }
 
     /// From here on `submit` says `Stopping`; live streams go on.

@@ -10,6 +10,7 @@ pub mod error;
 pub mod event;
 pub mod limits;
 pub mod manifest;
+pub mod meter;
 pub mod model;
 pub mod params;
 pub mod philox;

@@ -144,20 +144,25 @@ impl Scheduler {
         self.parked.push(Parked::new(Resting { stream, state, token }, now));
     }
 
+    /// Streams off the batch that had a slot.
+    pub(crate) fn num_parked(&self) -> usize {
+        self.parked.len() + self.ready.len()
+    }
+
     /// When a parked stream wants to be looked at next; none if none is parked.
     pub(crate) fn next_look(&self) -> Option<Instant> {
         self.parked.iter().map(Parked::next_look).min()
     }
 
     /// Ends every stream with `error`, with the text so far as far as its reader has room.
-    pub(crate) fn fail_all(&mut self, error: &StreamError) {
+    pub(crate) fn fail_all(&mut self, error: &StreamError, now: Instant) {
         let rows = (0..self.slots.len()).rev().map(|row| self.slots.leave(row));
         let streams = rows
             .chain(self.parked.drain(..).map(Parked::into_stream))
             .chain(self.ready.drain(..).map(|resting| resting.stream))
             .chain(self.waiting.drain(..));
         for mut stream in streams {
-            stream.fail(error.clone());
+            stream.fail(error.clone(), now);
             if stream.pump() == Flow::Blocked {
                 stream.give_up(error.clone());
             }

@@ -12,6 +12,7 @@ pub mod pb;
 mod run;
 mod server;
 mod service;
+mod stats;
 mod status;
 mod stream;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use charrnn_core::compress::Coder;
 use charrnn_core::engine::{Engine, EngineConfig};
 use charrnn_core::manifest::Bundle;
+use charrnn_core::meter::Stats;
 use charrnn_core::request::GenerateRequest;
 use charrnn_core::vocab::Vocab;
 use charrnn_core::StepModel;
@@ -77,6 +78,11 @@ impl Model {
     /// Streams that wait for a slot.
     pub fn num_waiting(&self) -> usize {
         self.engine.num_waiting()
+    }
+
+    /// What it has done so far and is doing.
+    pub fn stats(&self) -> Stats {
+        self.engine.stats()
     }
 
     /// Refuses requests from now on.

@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 use crate::error::ServeError;
 use crate::model::{Model, ModelInfo};
 use crate::pb;
+use crate::stats::to_pb_stats;
 use crate::status::Refusal;
 use crate::stream::EventStream;
 
@@ -89,6 +90,17 @@ impl pb::char_rnn_server::CharRnn for CharRnnService {
     ) -> Result<Response<pb::ListModelsResponse>, Status> {
         let models = self.0.iter().map(|model| to_pb_model(model.info())).collect();
         Ok(Response::new(pb::ListModelsResponse { models }))
+    }
+
+    async fn get_stats(
+        &self,
+        request: Request<pb::GetStatsRequest>,
+    ) -> Result<Response<pb::GetStatsResponse>, Status> {
+        let models = match request.into_inner().model.as_str() {
+            "" => self.0.iter().map(to_pb_stats).collect(),
+            name => vec![to_pb_stats(self.0.find(name)?)],
+        };
+        Ok(Response::new(pb::GetStatsResponse { models }))
     }
 }
 

@@ -1,5 +1,8 @@
 //! The one table from what went wrong to a gRPC status.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use charrnn_core::engine::SubmitError;
 use charrnn_core::error::RequestError;
 use charrnn_core::event::StreamError;
@@ -9,6 +12,10 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::error::GenerateError;
 
+/// Of the reasons in a google.rpc.ErrorInfo.
+const DOMAIN: &str = "charrnn";
+/// Until a place in a full queue may be free: texts end many times a second.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// A name that a client made up is shown escaped and no longer than this.
 const MAX_NAME_CHARS: usize = 64;
 
@@ -51,6 +58,21 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// The same in one word that never changes, for programs.
+    fn reason(&self) -> &'static str {
+        match self {
+            Refusal::Request(_) => "BAD_REQUEST",
+            Refusal::NoModelNamed { .. } => "NO_MODEL_NAMED",
+            Refusal::UnknownModel { .. } => "UNKNOWN_MODEL",
+            Refusal::Submit(SubmitError::QueueFull { .. }) => "QUEUE_FULL",
+            Refusal::Submit(SubmitError::Stopping) | Refusal::Stream(StreamError::Stopping) => "STOPPING",
+            Refusal::Stream(StreamError::Model(_)) => "MODEL_FAILED",
+            Refusal::Stream(StreamError::Stalled(_)) => "READER_STALLED",
+        }
+    }
+}
+
 impl From<GenerateError> for Refusal {
     fn from(error: GenerateError) -> Self {
         match error {
@@ -81,16 +103,22 @@ fn field(error: &RequestError) -> &'static str {
 }
 
 impl From<Refusal> for Status {
-    /// INVALID_ARGUMENT names its field in a google.rpc.BadRequest too, for programs.
+    /// For programs, every one has a google.rpc.ErrorInfo; INVALID_ARGUMENT names its field in a BadRequest, and what
+    /// passes by itself says in a RetryInfo when to ask again.
     fn from(refusal: Refusal) -> Self {
         let (code, message) = (refusal.code(), refusal.to_string());
+        let mut details = ErrorDetails::new();
+        details.set_error_info(refusal.reason(), DOMAIN, HashMap::new());
         match &refusal {
             Refusal::Request(error) => {
-                let details = ErrorDetails::with_bad_request_violation(field(error), message.as_str());
-                Status::with_error_details(code, message, details)
+                details.add_bad_request_violation(field(error), message.as_str());
             }
-            _ => Status::new(code, message),
+            Refusal::Submit(SubmitError::QueueFull { .. }) => {
+                details.set_retry_info(Some(RETRY_DELAY));
+            }
+            _ => {}
         }
+        Status::with_error_details(code, message, details)
     }
 }
 

@@ -10,8 +10,8 @@ use charrnn_bench::{Load, Plan, Prompt, Slo, Spread};
 use charrnn_serve::pb::char_rnn_server::{CharRnn, CharRnnServer};
 use charrnn_serve::pb::generate_response::Event;
 use charrnn_serve::pb::{
-    Chunk, FinishReason, Finished, GenerateRequest, GenerateResponse, ListModelsRequest, ListModelsResponse,
-    Started,
+    Chunk, FinishReason, Finished, GenerateRequest, GenerateResponse, GetStatsRequest, GetStatsResponse,
+    ListModelsRequest, ListModelsResponse, Started,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -90,6 +90,13 @@ impl CharRnn for Fake {
         _request: Request<ListModelsRequest>,
     ) -> Result<Response<ListModelsResponse>, Status> {
         Ok(Response::new(ListModelsResponse::default()))
+    }
+
+    async fn get_stats(
+        &self,
+        _request: Request<GetStatsRequest>,
+    ) -> Result<Response<GetStatsResponse>, Status> {
+        Err(Status::unimplemented("it counts nothing"))
     }
 }
 

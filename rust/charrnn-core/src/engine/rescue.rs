@@ -1,5 +1,7 @@
 //! After a batch failed: every row alone, so that only the one at fault is lost.
 
+use std::time::Instant;
+
 use crate::event::StreamError;
 use crate::model::{ModelSpec, StepError, StepModel};
 use crate::scheduler::stream::Stream;
@@ -26,6 +28,7 @@ impl Rescue {
         model: &mut dyn StepModel,
         slots: &mut Slots<Stream>,
         error: StepError,
+        now: Instant,
     ) -> &[f32] {
         let (batch, vocab_size) = (slots.len(), model.spec().vocab_size);
         self.logits.clear();
@@ -36,7 +39,7 @@ impl Rescue {
                 _ => self.step_row(model, slots, row),
             };
             if let Err(error) = result {
-                slots.owner_mut(row).fail(StreamError::Model(error.0));
+                slots.owner_mut(row).fail(StreamError::Model(error.0), now);
             }
         }
         &self.logits

@@ -3,6 +3,7 @@
 //! Knows nothing of threads but that new streams arrive through a channel; `turn` never blocks.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Receiver;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +24,9 @@ use super::{Clock, EngineConfig};
 const CHUNK_DELAY: Duration = Duration::from_millis(10);
 /// This many running streams double the delay.
 const DELAY_STREAMS: u32 = 256;
+
+const NO_NUMBERS: &str = "its logits for this text are not numbers";
+const RULED_OUT: &str = "the logits for this text, and what the request allows, rule out every symbol";
 
 /// What a worker shares with the engine's front.
 pub(super) struct Link {
@@ -85,15 +89,23 @@ impl Worker {
         if self.scheduler.slots().is_empty() {
             return false;
         }
+        let began = (self.link.clock)();
         let slots = self.scheduler.slots_mut();
+        let batch = slots.len();
         let (tokens, state) = slots.batch();
         let logits = match self.model.step(tokens, state) {
             Ok(logits) => logits,
-            Err(error) => self.rescue.step(self.model.as_mut(), slots, error),
+            Err(error) => self.rescue.step(self.model.as_mut(), slots, error, began),
         };
-        let now = (self.link.clock)();
-        sample(slots, logits, &mut self.draws, &self.vocab, now);
-        self.scheduler.emit(now, chunk_delay(self.link.admission.num_running()));
+        let stepped = (self.link.clock)();
+        sample(slots, logits, &mut self.draws, &self.vocab, stepped);
+        let sampled = (self.link.clock)();
+        self.scheduler.emit(stepped, chunk_delay(self.link.admission.num_running()));
+        let turns = self.link.admission.turns(self.link.index);
+        turns.batch.add(batch as u64);
+        turns.step.add_time(stepped.saturating_duration_since(began));
+        turns.sample.add_time(sampled.saturating_duration_since(stepped));
+        turns.send.add_time((self.link.clock)().saturating_duration_since(sampled));
         true
     }
 
@@ -106,6 +118,8 @@ impl Worker {
             self.scheduler.enqueue(stream);
         }
         self.scheduler.admit((self.link.clock)());
+        let turns = self.link.admission.turns(self.link.index);
+        turns.num_parked.store(self.scheduler.num_parked(), Relaxed);
     }
 
     /// Sleeps until there is something to do; false once nothing can come any more.
@@ -130,7 +144,8 @@ impl Worker {
         while let Ok(stream) = self.link.jobs.try_recv() {
             self.scheduler.enqueue(stream);
         }
-        self.scheduler.fail_all(error);
+        self.scheduler.fail_all(error, (self.link.clock)());
+        self.link.admission.turns(self.link.index).num_parked.store(0, Relaxed);
     }
 }
 
@@ -151,16 +166,10 @@ fn sample(slots: &mut Slots<Stream>, logits: &[f32], draws: &mut Draws, vocab: &
                 *token = next;
                 stream.push(next, vocab, now);
             }
-            Draw::InvalidLogits => stream.fail(model_error("its logits for this text are not numbers")),
-            Draw::NoCandidates => stream.fail(model_error(
-                "the logits for this text, and what the request allows, rule out every symbol",
-            )),
+            Draw::InvalidLogits => stream.fail(StreamError::Model(NO_NUMBERS.to_owned()), now),
+            Draw::NoCandidates => stream.fail(StreamError::Model(RULED_OUT.to_owned()), now),
         }
     }
-}
-
-fn model_error(problem: &str) -> StreamError {
-    StreamError::Model(problem.to_owned())
 }
 
 /// How long a chunk waits for company among that many running streams.

@@ -2,9 +2,11 @@
 //!
 //! Knows numbers only, no stream. What is counted is given back when its ticket is dropped, whatever the way.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
+
+use crate::meter::{Outcome, Stats, Streams, Turns};
 
 /// Why a request was turned away at the door.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,9 +37,11 @@ struct Load {
 /// Slots and queue are one limit, so that parked streams, which hold no slot, still count.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    capacity: usize,
+    num_slots: usize,
     max_queue: usize,
     live: AtomicUsize,
+    streams: Streams,
+    turns: Vec<Turns>,
     loads: Vec<Load>,
     is_stopping: AtomicBool,
     is_aborting: AtomicBool,
@@ -48,9 +52,11 @@ impl Admission {
     /// Room for `num_slots` streams over all workers and `max_queue` more.
     pub(crate) fn new(num_workers: usize, num_slots: usize, max_queue: usize) -> Self {
         Admission {
-            capacity: num_slots.saturating_add(max_queue),
+            num_slots,
             max_queue,
             live: AtomicUsize::new(0),
+            streams: Streams::default(),
+            turns: (0..num_workers).map(|_| Turns::default()).collect(),
             loads: (0..num_workers).map(|_| Load::default()).collect(),
             is_stopping: AtomicBool::new(false),
             is_aborting: AtomicBool::new(false),
@@ -60,12 +66,23 @@ impl Admission {
 
     /// Takes a place with the least loaded worker, at once or not at all.
     pub(crate) fn admit(self: &Arc<Self>) -> Result<Ticket, SubmitError> {
+        let ticket = self.take_place();
+        match &ticket {
+            Ok(_) => {}
+            Err(SubmitError::QueueFull { .. }) => drop(self.streams.queue_full.fetch_add(1, Relaxed)),
+            Err(SubmitError::Stopping) => drop(self.streams.stopping.fetch_add(1, Relaxed)),
+        }
+        ticket
+    }
+
+    fn take_place(self: &Arc<Self>) -> Result<Ticket, SubmitError> {
+        let capacity = self.num_slots.saturating_add(self.max_queue);
         let worker = self.least_loaded().filter(|_| !self.is_stopping()).ok_or(SubmitError::Stopping)?;
         self.live
-            .fetch_update(SeqCst, SeqCst, |live| (live < self.capacity).then_some(live + 1))
+            .fetch_update(SeqCst, SeqCst, |live| (live < capacity).then_some(live + 1))
             .map_err(|_| SubmitError::QueueFull { max_queue: self.max_queue })?;
         self.loads[worker].live.fetch_add(1, SeqCst);
-        let ticket = Ticket { admission: Arc::clone(self), worker, is_running: false };
+        let ticket = Ticket { admission: Arc::clone(self), worker, is_running: false, outcome: None };
         // Again, now that the place shows: either this sees the stop or the drain sees the place.
         if self.is_stopping() {
             return Err(SubmitError::Stopping);
@@ -86,6 +103,17 @@ impl Admission {
     /// Streams that never had a slot yet.
     pub(crate) fn num_waiting(&self) -> usize {
         self.live.load(SeqCst).saturating_sub(self.num_running())
+    }
+
+    /// What a worker's turns took so far.
+    pub(crate) fn turns(&self, worker: usize) -> &Turns {
+        &self.turns[worker]
+    }
+
+    /// All of it, at about this moment.
+    pub(crate) fn stats(&self) -> Stats {
+        let (running, waiting) = (self.num_running(), self.num_waiting());
+        Stats { slots: self.num_slots, running, waiting, ..Stats::read(&self.streams, &self.turns) }
     }
 
     /// From here on `admit` says `Stopping`.
@@ -140,9 +168,26 @@ pub(crate) struct Ticket {
     admission: Arc<Admission>,
     worker: usize,
     is_running: bool,
+    /// None until a stream has it.
+    outcome: Option<Outcome>,
 }
 
 impl Ticket {
+    /// Counts the stream that has it, as cancelled unless `end` says otherwise.
+    pub(crate) fn begin(&mut self) {
+        self.outcome = Some(Outcome::Cancelled);
+    }
+
+    /// How its stream ended.
+    pub(crate) fn end(&mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+    }
+
+    /// What the streams of the engine did so far.
+    pub(crate) fn streams(&self) -> &Streams {
+        &self.admission.streams
+    }
+
     /// The worker that runs the stream.
     pub(crate) fn worker(&self) -> usize {
         self.worker
@@ -158,6 +203,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        self.outcome.into_iter().for_each(|outcome| self.admission.streams.count(outcome));
         self.admission.give_back(self.worker, self.is_running);
     }
 }

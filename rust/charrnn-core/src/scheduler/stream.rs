@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::event::{Event, FinishReason, Finished, SendError, Sink, Started, StreamError, Timing};
+use crate::meter::Outcome;
 use crate::request::ValidRequest;
 use crate::sampler::{Draw, Sampler};
 use crate::vocab::{Unit, Vocab};
@@ -45,9 +46,16 @@ struct Times {
     accepted: Instant,
     first_step: Option<Instant>,
     first_char: Option<Instant>,
+    last_chunk: Option<Instant>,
     num_steps: u64,
     /// Sum of the batch sizes over those steps.
     batch_sum: u64,
+}
+
+impl Times {
+    fn new(accepted: Instant) -> Self {
+        Times { accepted, first_step: None, first_char: None, last_chunk: None, num_steps: 0, batch_sum: 0 }
+    }
 }
 
 /// A live stream.
@@ -71,10 +79,11 @@ impl Stream {
     pub(crate) fn new(
         request: ValidRequest,
         sink: Box<dyn Sink>,
-        ticket: Ticket,
+        mut ticket: Ticket,
         unit: Unit,
         now: Instant,
     ) -> Self {
+        ticket.begin();
         let (seed, num_prompt_tokens) = (request.sampling().seed(), request.num_prompt_tokens());
         Stream {
             request,
@@ -83,7 +92,7 @@ impl Stream {
             text: TextBuffer::new(unit),
             num_fed: 0,
             past: Past::new(),
-            times: Times { accepted: now, first_step: None, first_char: None, num_steps: 0, batch_sum: 0 },
+            times: Times::new(now),
             ready_since: now,
             outbox: VecDeque::from([Event::Started(Started { seed, num_prompt_tokens })]),
             is_ended: false,
@@ -118,6 +127,7 @@ impl Stream {
     pub(crate) fn start(&mut self, now: Instant) {
         self.ticket.start();
         self.times.first_step = Some(now);
+        self.ticket.streams().queue.add_time(now.saturating_duration_since(self.times.accepted));
     }
 
     /// A step was run for it among `batch` rows.
@@ -141,7 +151,10 @@ impl Stream {
             Drawn::End => return self.finish(End::Symbol, vocab, now),
             Drawn::Next | Drawn::Last => {}
         }
-        self.times.first_char.get_or_insert(now);
+        if self.times.first_char.is_none() {
+            self.times.first_char = Some(now);
+            self.ticket.streams().first_char.add_time(now.saturating_duration_since(self.times.accepted));
+        }
         let had_chars = self.text.num_chars() > 0;
         let num_tokens = self.past.num_tokens();
         let may_stop = num_tokens >= self.request.min_tokens();
@@ -168,7 +181,8 @@ impl Stream {
             _ => 0,
         };
         self.text.finish(num_cut, vocab);
-        self.flush();
+        self.flush(now);
+        self.ticket.end(Outcome::Finished(reason));
         let num_chars = self.text.num_taken();
         self.end(Event::Finished(Finished { reason, matched_stop, num_chars, timing: self.timing(now) }));
     }
@@ -185,9 +199,10 @@ impl Stream {
     }
 
     /// Ends the stream early, with the text released so far. Does nothing to a stream that has ended.
-    pub(crate) fn fail(&mut self, error: StreamError) {
+    pub(crate) fn fail(&mut self, error: StreamError, now: Instant) {
         if !self.is_ended {
-            self.flush();
+            self.flush(now);
+            self.ticket.end(Outcome::from(&error));
             self.end(Event::Failed(error));
         }
     }
@@ -198,16 +213,23 @@ impl Stream {
     }
 
     /// Moves the characters that are ready into the outbox.
-    fn flush(&mut self) {
+    fn flush(&mut self, now: Instant) {
         let next_chars = self.request.chunk_chars().min(MAX_CHUNK_ROOM);
-        self.outbox.extend(self.text.take(next_chars).map(Event::Chunk));
+        let Some(chunk) = self.text.take(next_chars) else { return };
+        let (streams, num_chars) = (self.ticket.streams(), u64::from(chunk.num_chars));
+        streams.chunk_chars.add(num_chars);
+        if let Some(last) = self.times.last_chunk.replace(now) {
+            let ns = now.saturating_duration_since(last).as_nanos() as u64;
+            streams.inter_char.add_many(ns / num_chars.max(1), num_chars);
+        }
+        self.outbox.push_back(Event::Chunk(chunk));
     }
 
     /// Makes a chunk if one is due (the first character, enough of them, or `default_delay` after the oldest unless
     /// the request says otherwise) and hands over what waits.
     pub(crate) fn emit(&mut self, now: Instant, default_delay: Duration) -> Flow {
         if self.is_due(now, default_delay) {
-            self.flush();
+            self.flush(now);
         }
         self.pump()
     }
@@ -243,6 +265,7 @@ impl Stream {
 
     /// Tells the reader why nothing more comes, ahead of what it did not take, if it has room for that much.
     pub(crate) fn give_up(mut self, error: StreamError) {
+        self.ticket.end(Outcome::from(&error));
         // No room: the end of the sink says that the stream is over.
         let _ = self.sink.try_send(Event::Failed(error));
     }

@@ -228,6 +228,74 @@ pub struct Vocab {
     #[prost(uint32, repeated, tag = "2")]
     pub symbols: ::prost::alloc::vec::Vec<u32>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetStatsRequest {
+    /// Empty: all models.
+    #[prost(string, tag = "1")]
+    pub model: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetStatsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub models: ::prost::alloc::vec::Vec<ModelStats>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ModelStats {
+    #[prost(string, tag = "1")]
+    pub model: ::prost::alloc::string::String,
+    /// Texts that can be decoded at once.
+    #[prost(uint32, tag = "3")]
+    pub slots: u32,
+    /// Texts that began to be decoded and are not over.
+    #[prost(uint32, tag = "4")]
+    pub running: u32,
+    /// Of them those whose reader takes nothing at the moment.
+    #[prost(uint32, tag = "5")]
+    pub parked: u32,
+    /// Texts that wait for a slot.
+    #[prost(uint32, tag = "6")]
+    pub waiting: u32,
+    /// Texts that are over: length, stop, match, end (as in FinishReason), cancelled, failed, stopped (with the server),
+    /// stalled (their reader took nothing for too long).
+    #[prost(map = "string, uint64", tag = "7")]
+    pub ended: ::std::collections::HashMap<::prost::alloc::string::String, u64>,
+    /// Requests turned away: queue_full, stopping.
+    #[prost(map = "string, uint64", tag = "8")]
+    pub rejected: ::std::collections::HashMap<::prost::alloc::string::String, u64>,
+    /// Texts in each step.
+    #[prost(message, optional, tag = "9")]
+    pub batch: ::core::option::Option<Histogram>,
+    /// Nanoseconds of each step of the model.
+    #[prost(message, optional, tag = "10")]
+    pub step: ::core::option::Option<Histogram>,
+    /// Nanoseconds of the draws after each step.
+    #[prost(message, optional, tag = "11")]
+    pub sample: ::core::option::Option<Histogram>,
+    /// Nanoseconds of handing over what each step gave.
+    #[prost(message, optional, tag = "12")]
+    pub send: ::core::option::Option<Histogram>,
+    /// Nanoseconds a text waited for a slot.
+    #[prost(message, optional, tag = "13")]
+    pub queue: ::core::option::Option<Histogram>,
+    /// Nanoseconds from acceptance to the first character.
+    #[prost(message, optional, tag = "14")]
+    pub first_char: ::core::option::Option<Histogram>,
+    /// Nanoseconds between characters: the wait for a chunk, shared by its characters.
+    #[prost(message, optional, tag = "15")]
+    pub inter_char: ::core::option::Option<Histogram>,
+    /// Characters of each chunk.
+    #[prost(message, optional, tag = "16")]
+    pub chunk_chars: ::core::option::Option<Histogram>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Histogram {
+    /// How many values need 0, 1, 2, ... bits: from 2^(i-1) to 2^i - 1 for the i-th, the last all above, too.
+    #[prost(uint64, repeated, tag = "1")]
+    pub counts: ::prost::alloc::vec::Vec<u64>,
+    /// Of all values.
+    #[prost(uint64, tag = "2")]
+    pub sum: u64,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum FinishReason {
@@ -440,6 +508,31 @@ pub mod char_rnn_client {
                 .insert(GrpcMethod::new("charrnn.v1.CharRnn", "ListModels"));
             self.inner.unary(req, path, codec).await
         }
+        /// What the models have done since the server started, and what they are doing.
+        pub async fn get_stats(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetStatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetStatsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::SmallBuffers::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/charrnn.v1.CharRnn/GetStats",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("charrnn.v1.CharRnn", "GetStats"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -472,6 +565,14 @@ pub mod char_rnn_server {
             request: tonic::Request<super::ListModelsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListModelsResponse>,
+            tonic::Status,
+        >;
+        /// What the models have done since the server started, and what they are doing.
+        async fn get_stats(
+            &self,
+            request: tonic::Request<super::GetStatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetStatsResponse>,
             tonic::Status,
         >;
     }
@@ -628,6 +729,49 @@ pub mod char_rnn_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListModelsSvc(inner);
+                        let codec = crate::codec::SmallBuffers::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/charrnn.v1.CharRnn/GetStats" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetStatsSvc<T: CharRnn>(pub Arc<T>);
+                    impl<T: CharRnn> tonic::server::UnaryService<super::GetStatsRequest>
+                    for GetStatsSvc<T> {
+                        type Response = super::GetStatsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetStatsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as CharRnn>::get_stats(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetStatsSvc(inner);
                         let codec = crate::codec::SmallBuffers::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

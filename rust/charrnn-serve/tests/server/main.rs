@@ -9,4 +9,5 @@ mod reflection;
 mod refusals;
 mod shutdown;
 mod slow_reader;
+mod stats;
 mod streaming;

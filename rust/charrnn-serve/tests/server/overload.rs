@@ -3,6 +3,7 @@
 use crate::harness::{eventually, read_all, request, text, FakeModel, TestServer, PATIENCE};
 use charrnn_core::engine::EngineConfig;
 use tonic::Code;
+use tonic_types::StatusExt;
 
 #[tokio::test]
 async fn a_full_queue_refuses_at_once() {
@@ -17,6 +18,10 @@ async fn a_full_queue_refuses_at_once() {
     let status = client.generate(request("c", 3)).await.expect_err("the queue is full");
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.message().contains('1'), "the limit is not in: {}", status.message());
+    let info = status.get_details_error_info().expect("an ErrorInfo");
+    assert_eq!((info.reason.as_str(), info.domain.as_str()), ("QUEUE_FULL", "charrnn"));
+    let retry = status.get_details_retry_info().expect("a RetryInfo");
+    assert!(retry.retry_delay.is_some_and(|delay| !delay.is_zero()));
     drop(permits);
     assert_eq!(text(&read_all(running).await.0), "bcd");
     assert_eq!(text(&read_all(waiting).await.0), "cde");

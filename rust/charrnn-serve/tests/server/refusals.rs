@@ -70,6 +70,7 @@ async fn an_unknown_model_is_not_found_and_the_known_ones_are_listed() {
     let status = server.client().await.generate(unknown).await.expect_err("no such model");
     assert_eq!(status.code(), Code::NotFound);
     assert_eq!(status.message(), "model \"\\u{7}other\" is not served here; this server has: fake");
+    assert_eq!(status.get_details_error_info().map(|info| info.reason), Some("UNKNOWN_MODEL".to_owned()));
 }
 
 #[tokio::test]
