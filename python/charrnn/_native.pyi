@@ -11,7 +11,7 @@ Started: TypeAlias = tuple[Literal["started"], int, int]
 Chunk: TypeAlias = tuple[Literal["chunk"], str, int, int]
 Timing: TypeAlias = tuple[int, int, int, int, float]
 Finished: TypeAlias = tuple[
-    Literal["finished"], Literal["length", "stop", "match", "end"], str | None, int, Timing
+    Literal["finished"], Literal["length", "stop", "match", "end", "deadline"], str | None, int, Timing
 ]
 
 class Vocab:

@@ -63,6 +63,7 @@ _REASONS: dict[int, FinishReason] = {
     pb.FINISH_REASON_STOP: "stop",
     pb.FINISH_REASON_MATCH: "match",
     pb.FINISH_REASON_END: "end",
+    pb.FINISH_REASON_DEADLINE: "deadline",
 }
 
 

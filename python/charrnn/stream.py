@@ -15,7 +15,7 @@ from typing import Literal
 
 from charrnn.errors import CharrnnError
 
-FinishReason = Literal["length", "stop", "match", "end"]
+FinishReason = Literal["length", "stop", "match", "end", "deadline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Finished:
     """Why and when a complete text ended.
 
     ``"length"`` is ``max_tokens``, ``"stop"`` a stop string, ``"match"`` the end of what ``regex`` allows,
-    ``"end"`` the end symbol of a model of documents, which is no part of the text.
+    ``"end"`` the end symbol of a model of documents, which is no part of the text, ``"deadline"`` the call's.
     """
 
     reason: FinishReason

@@ -14,6 +14,7 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_STOP: _ClassVar[FinishReason]
     FINISH_REASON_MATCH: _ClassVar[FinishReason]
     FINISH_REASON_END: _ClassVar[FinishReason]
+    FINISH_REASON_DEADLINE: _ClassVar[FinishReason]
 
 class Unit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -25,6 +26,7 @@ FINISH_REASON_LENGTH: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_MATCH: FinishReason
 FINISH_REASON_END: FinishReason
+FINISH_REASON_DEADLINE: FinishReason
 UNIT_UNSPECIFIED: Unit
 UNIT_CHAR: Unit
 UNIT_BYTE: Unit

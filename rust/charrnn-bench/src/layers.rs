@@ -128,7 +128,7 @@ impl Layers {
 /// Text after text; returns what went wrong.
 async fn read_texts(engine: Arc<Model>, num_chars: Arc<AtomicU64>) -> String {
     loop {
-        let mut events = match engine.generate(request()) {
+        let mut events = match engine.generate(request(), None) {
             Ok(events) => events,
             Err(error) => return error.to_string(),
         };

@@ -84,17 +84,18 @@ pub enum Outcome {
     Failed,
     /// The engine stopped before its text was complete.
     Stopped,
-    /// Its reader took nothing for too long.
+    /// Its reader took nothing for too long, or until its deadline.
     Stalled,
 }
 
 impl Outcome {
     /// All there are, in the order of [`Stats::ended`].
-    pub const ALL: [Outcome; 8] = [
+    pub const ALL: [Outcome; 9] = [
         Outcome::Finished(FinishReason::Length),
         Outcome::Finished(FinishReason::Stop),
         Outcome::Finished(FinishReason::Match),
         Outcome::Finished(FinishReason::End),
+        Outcome::Finished(FinishReason::Deadline),
         Outcome::Cancelled,
         Outcome::Failed,
         Outcome::Stopped,
@@ -108,6 +109,7 @@ impl Outcome {
             Outcome::Finished(FinishReason::Stop) => "stop",
             Outcome::Finished(FinishReason::Match) => "match",
             Outcome::Finished(FinishReason::End) => "end",
+            Outcome::Finished(FinishReason::Deadline) => "deadline",
             Outcome::Cancelled => "cancelled",
             Outcome::Failed => "failed",
             Outcome::Stopped => "stopped",
@@ -125,7 +127,7 @@ impl From<&StreamError> for Outcome {
         match error {
             StreamError::Model(_) => Outcome::Failed,
             StreamError::Stopping => Outcome::Stopped,
-            StreamError::Stalled(_) => Outcome::Stalled,
+            StreamError::Stalled(_) | StreamError::Deadline => Outcome::Stalled,
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::constraint::{Constraint, Pattern};
 use crate::error::RequestError;
@@ -157,6 +157,7 @@ pub struct ValidRequest {
     include_stop: bool,
     chunk_chars: u32,
     max_chunk_delay: Option<Duration>,
+    deadline: Option<Instant>,
 }
 
 impl GenerateRequest {
@@ -193,11 +194,22 @@ impl GenerateRequest {
             include_stop: self.stopping.include_stop,
             chunk_chars: limits::CHUNK_CHARS.resolve_u32(self.output.chunk_chars)?,
             max_chunk_delay: max_chunk_delay.map(|ms| Duration::from_millis(u64::from(ms))),
+            deadline: None,
         })
     }
 }
 
 impl ValidRequest {
+    /// The same, of which nobody wants more after `deadline`.
+    pub fn until(self, deadline: Option<Instant>) -> Self {
+        ValidRequest { deadline, ..self }
+    }
+
+    /// Whether nobody wants more of it.
+    pub fn is_late(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
     /// What is fed before the first symbol is drawn; never empty.
     pub fn prompt_tokens(&self) -> &[u32] {
         &self.prompt_tokens

@@ -79,7 +79,9 @@ impl Scheduler {
         if self.next_sweep.is_some_and(|at| now < at) {
             return;
         }
-        self.waiting.retain(|stream| !stream.is_closed());
+        // One that is late is never begun.
+        self.waiting
+            .retain_mut(|stream| !(stream.is_closed() || stream.expire(now) && stream.pump() == Flow::Over));
         self.ready.retain(|resting| !resting.stream.is_closed());
         self.next_sweep = Some(now + SWEEP_INTERVAL);
     }
@@ -118,6 +120,10 @@ impl Scheduler {
     fn start_one(&mut self, now: Instant) -> bool {
         let Some(mut stream) = self.waiting.pop_front() else { return false };
         if stream.is_closed() {
+            return true;
+        }
+        if stream.expire(now) {
+            stream.pump();
             return true;
         }
         if let Some(token) = stream.next_prompt_token() {

@@ -113,7 +113,7 @@ impl Engine {
         let request =
             GenerateRequest { prompt: Prompt::Text(prompt), sampling, sample_index, stopping, output };
         let model = self.live()?;
-        let events = py.detach(|| model.generate(request)).or_raise()?;
+        let events = py.detach(|| model.generate(request, None)).or_raise()?;
         Ok(EventStream { events: Mutex::new(Some(events)) })
     }
 
@@ -176,6 +176,7 @@ fn reason(reason: FinishReason) -> &'static str {
         FinishReason::Stop => "stop",
         FinishReason::Match => "match",
         FinishReason::End => "end",
+        FinishReason::Deadline => "deadline",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use charrnn_core::compress::Coder;
 use charrnn_core::engine::{Engine, EngineConfig};
@@ -62,11 +62,15 @@ impl Model {
         &self.info
     }
 
-    /// Checks and admits a request; its events come through the stream.
-    pub fn generate(&self, request: GenerateRequest) -> Result<EventStream, GenerateError> {
+    /// Checks and admits a request; its events come through the stream, until `deadline` at most.
+    pub fn generate(
+        &self,
+        request: GenerateRequest,
+        deadline: Option<Instant>,
+    ) -> Result<EventStream, GenerateError> {
         let request = request.validate(&self.info.vocab, self.info.start_token, self.info.end_token)?;
         let (sink, stream) = channel();
-        self.engine.submit(request, Box::new(sink))?;
+        self.engine.submit(request.until(deadline), Box::new(sink))?;
         Ok(stream)
     }
 

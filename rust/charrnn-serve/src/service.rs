@@ -3,12 +3,14 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use charrnn_core::event::{Event, FinishReason, Finished};
 use charrnn_core::params::SamplingParams;
 use charrnn_core::request::{GenerateRequest, Output, Prompt, Stopping};
 use charrnn_core::vocab::Unit;
 use tokio_stream::Stream;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use crate::error::ServeError;
@@ -70,10 +72,11 @@ impl pb::char_rnn_server::CharRnn for CharRnnService {
         &self,
         request: Request<pb::GenerateRequest>,
     ) -> Result<Response<ResponseStream>, Status> {
+        let deadline = deadline(request.metadata());
         let request = request.into_inner();
         let has_regex = request.sampling.as_ref().is_some_and(|sampling| sampling.regex.is_some());
         let models = Arc::clone(&self.0);
-        let start = move || start(&models, request);
+        let start = move || start(&models, request, deadline);
         // Compiling an expression takes milliseconds, in which this thread serves everyone else.
         let stream = match has_regex {
             true => tokio::task::spawn_blocking(start)
@@ -105,11 +108,32 @@ impl pb::char_rnn_server::CharRnn for CharRnnService {
 }
 
 /// Finds the model of a request and admits it.
-fn start(models: &Models, mut request: pb::GenerateRequest) -> Result<ResponseStream, Refusal> {
+fn start(
+    models: &Models,
+    mut request: pb::GenerateRequest,
+    deadline: Option<Instant>,
+) -> Result<ResponseStream, Refusal> {
     let model = models.find(&request.model)?;
     let request_id = std::mem::take(&mut request.request_id);
-    let events = model.generate(to_core(request)).map_err(Refusal::from)?;
+    let events = model.generate(to_core(request), deadline).map_err(Refusal::from)?;
     Ok(ResponseStream { request_id, model: model.info().name.clone(), events })
+}
+
+/// When the caller stops waiting. The transport keeps a deadline for the head of an answer only.
+fn deadline(metadata: &MetadataMap) -> Option<Instant> {
+    let timeout = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (count, unit) = timeout.split_at_checked(timeout.len().checked_sub(1)?)?;
+    let count = count.parse::<u32>().ok()?;
+    let timeout = match unit {
+        "H" => Duration::from_secs(3600).checked_mul(count)?,
+        "M" => Duration::from_secs(60).checked_mul(count)?,
+        "S" => Duration::from_secs(u64::from(count)),
+        "m" => Duration::from_millis(u64::from(count)),
+        "u" => Duration::from_micros(u64::from(count)),
+        "n" => Duration::from_nanos(u64::from(count)),
+        _ => return None,
+    };
+    Instant::now().checked_add(timeout)
 }
 
 /// A stream's events as responses.
@@ -195,6 +219,7 @@ fn to_pb_finished(finished: Finished) -> pb::Finished {
         FinishReason::Stop => pb::FinishReason::Stop,
         FinishReason::Match => pb::FinishReason::Match,
         FinishReason::End => pb::FinishReason::End,
+        FinishReason::Deadline => pb::FinishReason::Deadline,
     };
     let timing = finished.timing;
     pb::Finished {

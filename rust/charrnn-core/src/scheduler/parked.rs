@@ -56,6 +56,9 @@ impl Parked {
         }
         if stream.num_unsent() < num_unsent {
             (self.blocked_since, self.wait) = (now, MIN_WAIT);
+        } else if stream.is_late(now) {
+            self.resting.stream.give_up(StreamError::Deadline);
+            return Look::Over;
         } else if now.saturating_duration_since(self.blocked_since) >= stall_timeout {
             self.resting.stream.give_up(StreamError::Stalled(stall_timeout));
             return Look::Over;

@@ -207,6 +207,24 @@ impl Stream {
         }
     }
 
+    /// Ends a stream whose time is over, with the text so far; true if it has ended, now or before. What may be the
+    /// beginning of a stop string is left out.
+    pub(crate) fn expire(&mut self, now: Instant) -> bool {
+        if !self.is_ended && self.request.is_late(now) {
+            self.flush(now);
+            let reason = FinishReason::Deadline;
+            self.ticket.end(Outcome::Finished(reason));
+            let (num_chars, timing) = (self.text.num_taken(), self.timing(now));
+            self.end(Event::Finished(Finished { reason, matched_stop: None, num_chars, timing }));
+        }
+        self.is_ended
+    }
+
+    /// Whether its time is over.
+    pub(crate) fn is_late(&self, now: Instant) -> bool {
+        self.request.is_late(now)
+    }
+
     fn end(&mut self, last: Event) {
         self.outbox.push_back(last);
         self.is_ended = true;
@@ -228,7 +246,7 @@ impl Stream {
     /// Makes a chunk if one is due (the first character, enough of them, or `default_delay` after the oldest unless
     /// the request says otherwise) and hands over what waits.
     pub(crate) fn emit(&mut self, now: Instant, default_delay: Duration) -> Flow {
-        if self.is_due(now, default_delay) {
+        if !self.expire(now) && self.is_due(now, default_delay) {
             self.flush(now);
         }
         self.pump()

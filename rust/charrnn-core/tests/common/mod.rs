@@ -361,10 +361,21 @@ impl Rig {
     }
 
     pub(crate) fn submit(&self, request: &GenerateRequest, capacity: usize) -> Result<Reader, SubmitError> {
+        self.submit_until(None, request, capacity)
+    }
+
+    /// The same, of which nobody wants more after that time from now.
+    pub(crate) fn submit_until(
+        &self,
+        time: Option<Duration>,
+        request: &GenerateRequest,
+        capacity: usize,
+    ) -> Result<Reader, SubmitError> {
         let (sink, reader) = pipe(capacity);
         let start = self.end_token.unwrap_or(START);
         let valid = request.clone().validate(&self.vocab, start, self.end_token).expect("a valid request");
-        self.engine.submit(valid, sink).map(|()| reader)
+        let deadline = time.map(|time| *self.time.lock().expect("no test panics with the clock") + time);
+        self.engine.submit(valid.until(deadline), sink).map(|()| reader)
     }
 
     /// One turn of every worker; false if none ran a step.

@@ -255,7 +255,7 @@ pub struct ModelStats {
     /// Texts that wait for a slot.
     #[prost(uint32, tag = "6")]
     pub waiting: u32,
-    /// Texts that are over: length, stop, match, end (as in FinishReason), cancelled, failed, stopped (with the server),
+    /// Texts that are over: length, stop, match, end, deadline (as in FinishReason), cancelled, failed, stopped (with the server),
     /// stalled (their reader took nothing for too long).
     #[prost(map = "string, uint64", tag = "7")]
     pub ended: ::std::collections::HashMap<::prost::alloc::string::String, u64>,
@@ -308,6 +308,8 @@ pub enum FinishReason {
     Match = 3,
     /// The model drew its end symbol, which is no part of the text: the document is complete.
     End = 4,
+    /// The call's deadline passed; this is the text so far.
+    Deadline = 5,
 }
 impl FinishReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -321,6 +323,7 @@ impl FinishReason {
             Self::Stop => "FINISH_REASON_STOP",
             Self::Match => "FINISH_REASON_MATCH",
             Self::End => "FINISH_REASON_END",
+            Self::Deadline => "FINISH_REASON_DEADLINE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -331,6 +334,7 @@ impl FinishReason {
             "FINISH_REASON_STOP" => Some(Self::Stop),
             "FINISH_REASON_MATCH" => Some(Self::Match),
             "FINISH_REASON_END" => Some(Self::End),
+            "FINISH_REASON_DEADLINE" => Some(Self::Deadline),
             _ => None,
         }
     }

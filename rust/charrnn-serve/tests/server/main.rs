@@ -1,6 +1,7 @@
 //! The server over real sockets, with a model that needs neither weights nor ONNX Runtime.
 
 mod cancel;
+mod deadline;
 mod failure;
 mod harness;
 mod health;

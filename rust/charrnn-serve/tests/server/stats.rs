@@ -44,9 +44,9 @@ async fn what_runs_waits_goes_away_and_is_refused_shows() {
     let model = fake.into_model("fake", config);
     let server = TestServer::start(vec![model.clone()], PATIENCE).await;
     let mut client = server.client().await;
-    let running = client.generate(request("a", 3)).await.expect("a slot").into_inner();
+    let running = client.generate(request("a", 1_000_000)).await.expect("a slot").into_inner();
     eventually("it holds the slot", || model.num_running() == 1).await;
-    let waiting = client.generate(request("b", 3)).await.expect("a place in the queue").into_inner();
+    let waiting = client.generate(request("b", 1_000_000)).await.expect("a place in the queue").into_inner();
     client.generate(request("c", 3)).await.expect_err("the queue is full");
     let [found] = &stats(&server, "").await[..] else { panic!("one model") };
     assert_eq!((found.slots, found.running, found.waiting), (1, 1, 1));
