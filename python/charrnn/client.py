@@ -1,12 +1,11 @@
 """The face of a charrnn server: texts as streams, over gRPC.
 
-Knows the wire and nothing of models: what may be asked is the server's to say.
+Knows the service and nothing of models: what may be asked is the server's to say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Unpack
 
@@ -22,9 +21,12 @@ from charrnn.errors import (
     ServerError,
     ServerUnavailableError,
 )
-from charrnn.sampler import SamplingFields, SamplingParams, resolve
-from charrnn.stream import Chunk, Event, Finished, FinishReason, Started, Stream, Timing
-from charrnn.vocab import Unit, Vocab
+from charrnn.resuming import Text
+from charrnn.sampler import SamplingFields, SamplingParams
+from charrnn.stream import Event, Finished, Stream
+from charrnn.wire import Model, to_fields, to_model, to_request
+
+__all__ = ["Client", "Model"]
 
 ERRORS: dict[grpc.StatusCode, type[CharrnnError]] = {
     grpc.StatusCode.CANCELLED: ServerError,
@@ -48,7 +50,6 @@ ERRORS: dict[grpc.StatusCode, type[CharrnnError]] = {
 # A year: gRPC takes what overflows its clock for a time that has passed.
 MAX_TIMEOUT_S = 366 * 86_400.0
 
-_STOPPING = ("max_tokens", "min_tokens", "stop", "include_stop")
 # What gRPC says when it never reached a server, as against a server that says it is stopping.
 _NOT_REACHED = (
     "failed to connect",
@@ -57,34 +58,6 @@ _NOT_REACHED = (
     "name resolution",
     "connections to all backends",
 )
-
-_REASONS: dict[int, FinishReason] = {
-    pb.FINISH_REASON_LENGTH: "length",
-    pb.FINISH_REASON_STOP: "stop",
-    pb.FINISH_REASON_MATCH: "match",
-    pb.FINISH_REASON_END: "end",
-    pb.FINISH_REASON_DEADLINE: "deadline",
-}
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model that a server holds; ``digest`` is the sha256 of its bundle's manifest.
-
-    ``state_bytes``: what one stream keeps. ``bpc``: bits per character on the validation split, if known.
-    ``end_token`` ends a text of a model of documents; to go on beyond it, ban it with ``logit_bias``.
-    """
-
-    name: str
-    digest: str
-    cell: str
-    num_layers: int
-    hidden_size: int
-    precision: str
-    state_bytes: int
-    vocab: Vocab
-    bpc: float | None
-    end_token: int | None
 
 
 class Client:
@@ -96,9 +69,11 @@ class Client:
     Args:
         address: ``host:port``.
         timeout: seconds that a call may take from its start to its end; ``None`` waits as long as it takes.
+        resume_s: seconds for which a text that has begun and lost its server is asked for again, with the
+            same seed; what was read already is checked and left out, so that a reader notices nothing.
 
     Raises:
-        RequestError: an address that is no ``host:port``.
+        RequestError: an address that is no ``host:port``, or a time that is none.
 
     Example:
         >>> with Client("127.0.0.1:50051") as client:  # doctest: +SKIP
@@ -106,13 +81,15 @@ class Client:
         ...         print(chunk.text, end="", flush=True)
     """
 
-    def __init__(self, address: str, *, timeout: float | None = None) -> None:
+    def __init__(self, address: str, *, timeout: float | None = None, resume_s: float = 10.0) -> None:
         if timeout is not None and not 0 < timeout <= MAX_TIMEOUT_S:
             raise RequestError(
                 f"timeout is {timeout:g} s; it must be above 0 and at most {MAX_TIMEOUT_S:g}, or None"
             )
+        if not 0 <= resume_s <= MAX_TIMEOUT_S:
+            raise RequestError(f"resume_s is {resume_s:g}; it must be 0 to {MAX_TIMEOUT_S:g} seconds")
         self._address = check_address(address)
-        self._timeout = timeout
+        self._timeout, self._resume_s = timeout, resume_s
         self._channels = Channels(self._address)
 
     def generate(
@@ -141,20 +118,9 @@ class Client:
             ServerBusyError, ServerUnavailableError, ServerError: on reading.
         """
         output = {"chunk_chars": chunk_chars, "max_chunk_delay_ms": max_chunk_delay_ms}
-        fields = _fields(params, sampling) | ({"sample_index": sample_index} if sample_index else {})
-        request = _request(prompt, model, fields, output)
-        channel = self._channels.lease()
-        call = channel.unary_stream(
-            "/charrnn.v1.CharRnn/Generate",
-            request_serializer=pb.GenerateRequest.SerializeToString,
-            response_deserializer=pb.GenerateResponse.FromString,
-        )(request, timeout=self._timeout)
-
-        def cancel() -> None:
-            call.cancel()
-            self._channels.release(channel)
-
-        return Stream(self._events(call), cancel)
+        fields = to_fields(params, sampling) | ({"sample_index": sample_index} if sample_index else {})
+        text = Text(self._channels, to_request(prompt, model, fields, output), self._timeout, self._resume_s)
+        return Stream(self._events(text), text.cancel)
 
     def models(self) -> list[Model]:
         """The models this server holds.
@@ -174,19 +140,18 @@ class Client:
             raise self._error(error) from error
         finally:
             self._channels.release(channel)
-        return [_model(model) for model in response.models]
+        return [to_model(model) for model in response.models]
 
     def close(self) -> None:
         """Close the connections; texts that are not complete end with a ``ServerError``."""
         self._channels.close()
 
-    def _events(self, call: Any) -> Iterator[Event]:
+    def _events(self, text: Text) -> Iterator[Event]:
         try:
-            for response in call:
-                if event := _event(response):
-                    yield event
-                    if isinstance(event, Finished):
-                        return
+            for event in text.events():
+                yield event
+                if isinstance(event, Finished):
+                    return
         except grpc.RpcError as error:
             raise self._error(error) from error
         raise ServerError(f"the server at {self._address} ended the text without saying why")
@@ -208,76 +173,3 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _fields(params: SamplingParams | None, given: SamplingFields) -> dict[str, Any]:
-    """What goes on the wire: all of ``params``, or the keywords given; checked before it is sent."""
-    checked = resolve(params, given)
-    names = SamplingFields.__annotations__ if params is not None else given
-    values = {name: getattr(checked, name) for name in names if name != "logprobs_mode"}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _request(
-    prompt: str, model: str, fields: dict[str, Any], output: dict[str, int | None]
-) -> pb.GenerateRequest:
-    stopping = {name: fields.pop(name) for name in _STOPPING if name in fields}
-    if "allowed" in fields:
-        fields["allowed"] = pb.TokenIds(ids=fields["allowed"])
-    output = {name: value for name, value in output.items() if value is not None}
-    try:
-        return pb.GenerateRequest(
-            model=model,
-            prompt=prompt,
-            sampling=pb.Sampling(**fields) if fields else None,
-            stopping=pb.Stopping(**stopping) if stopping else None,
-            output=pb.Output(**output) if output else None,
-        )
-    except ValueError as error:  # a number that its field cannot hold, or text that is not Unicode
-        raise RequestError(f"the request cannot be sent: {error}") from error
-
-
-def _event(response: pb.GenerateResponse) -> Event | None:
-    match response.WhichOneof("event"):
-        case "started":
-            started = response.started
-            return Started(started.model, started.seed, started.prompt_chars)
-        case "chunk":
-            return Chunk(response.chunk.text, response.chunk.offset, response.chunk.n)
-        case "finished":
-            return _finished(response.finished)
-    return None  # an event of a later version of the service
-
-
-def _finished(finished: pb.Finished) -> Finished:
-    reason = _REASONS.get(finished.reason)
-    if reason is None:
-        raise ServerError(f"the server ended the text for a reason unknown here: {finished.reason}")
-    matched_stop = finished.matched_stop if finished.HasField("matched_stop") else None
-    return Finished(reason, matched_stop, finished.chars, _timing(finished.timing))
-
-
-def _timing(timing: pb.Timing) -> Timing:
-    return Timing(
-        queue_s=timing.queue_us / 1e6,
-        first_char_s=timing.first_char_us / 1e6,
-        total_s=timing.total_us / 1e6,
-        num_steps=timing.steps,
-        mean_batch=timing.mean_batch,
-    )
-
-
-def _model(model: pb.Model) -> Model:
-    unit: Unit = "byte" if model.vocab.unit == pb.UNIT_BYTE else "char"
-    return Model(
-        name=model.name,
-        digest=model.digest,
-        cell=model.cell,
-        num_layers=model.num_layers,
-        hidden_size=model.hidden_size,
-        precision=model.precision,
-        state_bytes=model.state_bytes,
-        vocab=Vocab(model.vocab.symbols, unit),
-        bpc=model.bpc if model.HasField("bpc") else None,
-        end_token=model.end_token if model.HasField("end_token") else None,
-    )

@@ -177,7 +177,7 @@ def test_every_status_has_a_class() -> None:
 def test_a_status_becomes_an_exception_with_the_servers_words(
     code: grpc.StatusCode, expected: type[CharrnnError]
 ) -> None:
-    with fake_server(aborting(code, "no\nsuch 'x'")) as address, Client(address) as client:
+    with fake_server(aborting(code, "no\nsuch 'x'")) as address, Client(address, resume_s=0) as client:
         stream = client.generate()
         with pytest.raises(CharrnnError) as caught:
             stream.read()

@@ -1,0 +1,125 @@
+"""Between the wire and the types of the package: requests out, events and models in.
+
+Knows protobuf messages, not how they travel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from charrnn._pb import charrnn_pb2 as pb
+from charrnn.errors import RequestError, ServerError
+from charrnn.sampler import SamplingFields, SamplingParams, resolve
+from charrnn.stream import Chunk, Event, Finished, FinishReason, Started, Timing
+from charrnn.vocab import Unit, Vocab
+
+_STOPPING = ("max_tokens", "min_tokens", "stop", "include_stop")
+
+_REASONS: dict[int, FinishReason] = {
+    pb.FINISH_REASON_LENGTH: "length",
+    pb.FINISH_REASON_STOP: "stop",
+    pb.FINISH_REASON_MATCH: "match",
+    pb.FINISH_REASON_END: "end",
+    pb.FINISH_REASON_DEADLINE: "deadline",
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that a server holds; ``digest`` is the sha256 of its bundle's manifest.
+
+    ``state_bytes``: what one stream keeps. ``bpc``: bits per character on the validation split, if known.
+    ``end_token`` ends a text of a model of documents; to go on beyond it, ban it with ``logit_bias``.
+    """
+
+    name: str
+    digest: str
+    cell: str
+    num_layers: int
+    hidden_size: int
+    precision: str
+    state_bytes: int
+    vocab: Vocab
+    bpc: float | None
+    end_token: int | None
+
+
+def to_fields(params: SamplingParams | None, given: SamplingFields) -> dict[str, Any]:
+    """What goes on the wire: all of ``params``, or the keywords given; checked before it is sent."""
+    checked = resolve(params, given)
+    names = SamplingFields.__annotations__ if params is not None else given
+    values = {name: getattr(checked, name) for name in names if name != "logprobs_mode"}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def to_request(
+    prompt: str, model: str, fields: dict[str, Any], output: dict[str, int | None]
+) -> pb.GenerateRequest:
+    """A request for one text.
+
+    Raises:
+        RequestError: a value that no message can hold.
+    """
+    stopping = {name: fields.pop(name) for name in _STOPPING if name in fields}
+    if "allowed" in fields:
+        fields["allowed"] = pb.TokenIds(ids=fields["allowed"])
+    output = {name: value for name, value in output.items() if value is not None}
+    try:
+        return pb.GenerateRequest(
+            model=model,
+            prompt=prompt,
+            sampling=pb.Sampling(**fields) if fields else None,
+            stopping=pb.Stopping(**stopping) if stopping else None,
+            output=pb.Output(**output) if output else None,
+        )
+    except ValueError as error:  # a number that its field cannot hold, or text that is not Unicode
+        raise RequestError(f"the request cannot be sent: {error}") from error
+
+
+def to_event(response: pb.GenerateResponse) -> Event | None:
+    """What a response tells; nothing if it is of a later version of the service."""
+    match response.WhichOneof("event"):
+        case "started":
+            started = response.started
+            return Started(started.model, started.seed, started.prompt_chars)
+        case "chunk":
+            return Chunk(response.chunk.text, response.chunk.offset, response.chunk.n)
+        case "finished":
+            return _finished(response.finished)
+    return None  # an event of a later version of the service
+
+
+def _finished(finished: pb.Finished) -> Finished:
+    reason = _REASONS.get(finished.reason)
+    if reason is None:
+        raise ServerError(f"the server ended the text for a reason unknown here: {finished.reason}")
+    matched_stop = finished.matched_stop if finished.HasField("matched_stop") else None
+    return Finished(reason, matched_stop, finished.chars, _timing(finished.timing))
+
+
+def _timing(timing: pb.Timing) -> Timing:
+    return Timing(
+        queue_s=timing.queue_us / 1e6,
+        first_char_s=timing.first_char_us / 1e6,
+        total_s=timing.total_us / 1e6,
+        num_steps=timing.steps,
+        mean_batch=timing.mean_batch,
+    )
+
+
+def to_model(model: pb.Model) -> Model:
+    """A model of a list."""
+    unit: Unit = "byte" if model.vocab.unit == pb.UNIT_BYTE else "char"
+    return Model(
+        name=model.name,
+        digest=model.digest,
+        cell=model.cell,
+        num_layers=model.num_layers,
+        hidden_size=model.hidden_size,
+        precision=model.precision,
+        state_bytes=model.state_bytes,
+        vocab=Vocab(model.vocab.symbols, unit),
+        bpc=model.bpc if model.HasField("bpc") else None,
+        end_token=model.end_token if model.HasField("end_token") else None,
+    )
