@@ -19,6 +19,7 @@ from charrnn.errors import CharrnnError, CheckpointError, ConfigError, DataError
 from charrnn.training import TrainConfig, Trainer, evaluate, load_run, loop, setup
 from charrnn.training.checkpoint import MODEL, list_checkpoints
 from charrnn.training.learner import Learner, Learnt
+from charrnn.training.saving import Saver
 from charrnn.training.setup import corpora_at
 from tests.runs import Diary, last_weights
 
@@ -388,6 +389,24 @@ def test_other_threads_are_a_warning(corpus: Path, small: TrainConfig, tmp_path:
     Trainer(small.replace(threads=2), callbacks=[diary]).fit(out=tmp_path / "run", resume=True)
     assert "warning: threads was 1 and is 2: the run goes on, but not bit-exact" in diary.notes
     assert load_run(tmp_path / "run").config.threads == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "was"), [("torch", "1.0.0"), ("device", "cuda"), ("threads", 64), ("world_size", 2)]
+)
+def test_whatever_rounds_differently_is_a_warning_and_the_run_goes_on(
+    corpus: Path, small: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str, was: object
+) -> None:
+    state = Saver._state
+    monkeypatch.setattr(Saver, "_state", lambda self: {**state(self), field: was})
+    Trainer(small, callbacks=[Diary(13)]).fit(corpus, out=tmp_path / "run")
+    monkeypatch.undo()
+    diary = Diary()
+    Trainer(small, callbacks=[diary]).fit(out=tmp_path / "run", resume=True)
+    warnings = [note for note in diary.notes if note.startswith(f"warning: {field} was {was} and is ")]
+    assert len(warnings) == 1
+    assert warnings[0].endswith(": the run goes on, but not bit-exact")
+    assert load_run(tmp_path / "run", "last").step == small.max_steps
 
 
 @pytest.fixture
