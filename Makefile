@@ -8,7 +8,7 @@ export PATH := $(HOME)/.local/bin:$(HOME)/.cargo/bin:$(PATH)
 RUN := uv run --no-sync
 BENCH_DIR := runs/bench
 
-.PHONY: help setup quickstart build test test-slow lint fmt bench bench-sampler bench-serving proto ci clean
+.PHONY: help setup quickstart build test test-slow lint fmt bench bench-sampler bench-serving bench-training proto ci clean
 
 help:  ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ bench: setup $(BENCH_DIR)/2x512  ## every layer from a step to a client over gRP
 
 bench-serving: setup $(BENCH_DIR)/2x512  ## the server beside two written in Python, as ratios of one run
 	@$(RUN) python benches/serving.py $(BENCH_DIR)/2x512
+
+bench-training: setup  ## training beside a bare loop of torch, as ratios of one run
+	@$(RUN) python benches/training.py
 
 bench-sampler: setup  ## the sampler beside torch and numpy, on one core, as ratios of one run
 	@taskset -c 0 $(RUN) python benches/sampler.py

@@ -1,6 +1,6 @@
 """Training beside a bare torch loop of the same model, batch and bptt: ``python benches/training.py``.
 
-The bare loop is what one writes who needs nothing else: torch.nn.LSTM and Linear, AdamW, clipping, the
+The bare loop is what one writes who needs nothing else: torch.nn.LSTM and Linear, fused AdamW, clipping, the
 state carried, no evaluation, no checkpoint, no log, a loss that is read once, at the end. Ours is
 ``Trainer.fit`` with its diary and callbacks, timed from the first step to the end of the last. Both read the
 same text in windows of the same shape. In turns; prints the median ratio of speeds, then one JSON line.
@@ -72,7 +72,7 @@ def bare(text: Path, hidden_size: int, num_steps: int) -> float:
     ids = torch.from_numpy(np.frombuffer(text.read_bytes(), np.uint8).astype(np.int64) - 48)
     rows = ids[: len(ids) // BATCH_SIZE * BATCH_SIZE].view(BATCH_SIZE, -1)
     model = Bare(hidden_size)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, fused=True)
     state: tuple[torch.Tensor, torch.Tensor] | None = None
     began = 0.0
     for step in range(num_steps):

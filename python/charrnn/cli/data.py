@@ -49,10 +49,15 @@ def list_(catalogue: Path | None, as_json: bool) -> None:
     """List the corpora that get knows, and those that come with Python."""
     corpora = read_catalogue(catalogue)
     if as_json:
-        click.echo(json.dumps([asdict(corpus) for corpus in corpora.values()], indent=2))
+        listed = [
+            {**asdict(corpus), "is_fetched": path_of(name).exists()} for name, corpus in corpora.items()
+        ]
+        built_in = [{"name": name, "about": about, "is_fetched": True} for name, about in BUILT_IN.items()]
+        click.echo(json.dumps([*listed, *built_in], indent=2))
         return
     for name, corpus in corpora.items():
-        click.echo(f"{name:<18}{_size(corpus.num_bytes):>9}  {corpus.about}")
+        fetched = "; fetched" if path_of(name).exists() else ""
+        click.echo(f"{name:<18}{_size(corpus.num_bytes):>9}  {corpus.about}{fetched}")
     for name, about in BUILT_IN.items():
         click.echo(f"{name:<18}{'':>9}  {about}: charrnn train {name}")
 

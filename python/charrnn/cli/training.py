@@ -32,7 +32,7 @@ HELP = {
     "optimizer": "adamw, rmsprop as in char-rnn, or sgd.",
     "lr": "Peak learning rate.",
     "schedule": "Course of the rate after the warm-up.",
-    "warmup_steps": "Steps up to the peak rate.",
+    "warmup_steps": "Steps up to the peak rate, at most a tenth of the run's.",
     "decay": "Factor of an epoch in the schedule step.",
     "decay_after": "Epochs before the schedule step falls.",
     "weight_decay": "Share of a weight taken off a step, times the rate; biases have none.",

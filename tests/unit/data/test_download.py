@@ -248,13 +248,19 @@ def test_a_catalogue_of_ones_own(
     assert "my.toml is no catalogue of corpora: " in capsys.readouterr().err
 
 
-def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lists(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHARRNN_DATA", str(tmp_path))
+    (tmp_path / "enwik8.txt").write_text("fetched before")
     assert main(["data", "list"]) == 0
     listed = capsys.readouterr().out
     assert "tiny-shakespeare     1.1 MB  " in listed
     assert "charrnn train python-stdlib" in listed
     assert main(["data", "list", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["expected"]["num_bytes"] == 1115394
+    corpora = {corpus["name"]: corpus for corpus in json.loads(capsys.readouterr().out)}
+    assert corpora["tiny-shakespeare"]["expected"]["num_bytes"] == 1115394
+    fetched = {name for name, corpus in corpora.items() if corpus["is_fetched"]}
+    assert fetched == {"enwik8", "pydoc-topics", "python-stdlib"}
+    assert [line.split()[0] for line in listed.splitlines() if line.endswith("; fetched")] == ["enwik8"]
     assert main(["data", "info", "enwik8"]) == 0
     assert "member    enwik8" in capsys.readouterr().out
     assert main(["data", "get", "python-stdlib"]) == 3
