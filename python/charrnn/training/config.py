@@ -71,7 +71,8 @@ class TrainConfig:
             With none of them, 20 epochs.
         optimizer: ``adamw``, ``rmsprop`` (as in Karpathy's char-rnn) or ``sgd``.
         lr, schedule, warmup_steps: peak learning rate and its course after the warm-up, which takes at most a
-            tenth of a run whose length is known: half a ``cosine`` down to 0, ``constant``, or a ``step`` an epoch, times ``decay``, after ``decay_after`` epochs.
+            tenth of a run whose length is known: half a ``cosine`` down to 0, ``constant``, or a ``step`` an
+            epoch, times ``decay``, after ``decay_after`` epochs.
         weight_decay: share of a weight, times the rate, taken off each step; biases are not decayed.
         beta1: memory of the mean gradient (adamw) or momentum (sgd).
         beta2: memory of the squared gradient (adamw, rmsprop).
