@@ -104,14 +104,10 @@ def test_killed_at_every_system_call_of_a_save_a_run_goes_on(corpus: Path, tmp_p
         run = tmp_path / f"run-{number}"
         inject = f"inject={calls}:signal=KILL:when={number}"
         strace = [str(STRACE), "-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}", "-e", inject]
-        command = [*strace, *COMMAND, "train", str(corpus), "--out", str(run), *SHAPE, *pace]
-        first = subprocess.run(command, capture_output=True, text=True, check=False)
-        if first.returncode == 0:
+        train = ("train", str(corpus), "--out", str(run), *SHAPE, *pace, "--resume")
+        if subprocess.run([*strace, *COMMAND, *train], capture_output=True, check=False).returncode == 0:
             break
-        again = ("--resume",) if (run / "run.json").exists() else ()
-        second = run_charrnn("train", *(() if again else (corpus,)), "--out", run, *again, *SHAPE, *pace)
-        if second.returncode != 0:  # nothing was saved yet: the text is asked for
-            second = run_charrnn("train", corpus, "--out", run, *SHAPE, *pace, "--force")
-        assert second.returncode == 0, f"call {number}: {second.stderr}"
+        done = run_charrnn(*train)
+        assert done.returncode == 0, f"call {number}: {done.stderr}"
         assert weights(run) == weights(alone), f"killed at call {number}"
     assert number > 20
