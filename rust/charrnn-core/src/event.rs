@@ -87,9 +87,6 @@ pub enum StreamError {
     /// The engine is stopping.
     #[error("the server is stopping; the text so far is valid, send the request again elsewhere")]
     Stopping,
-    /// The request's time was over before its reader took what there was.
-    #[error("the deadline passed while the reader took nothing")]
-    Deadline,
     /// The reader took nothing for too long.
     #[error("the reader took nothing for {0:?}; read faster or ask for larger chunks")]
     Stalled(Duration),

@@ -84,7 +84,7 @@ pub enum Outcome {
     Failed,
     /// The engine stopped before its text was complete.
     Stopped,
-    /// Its reader took nothing for too long, or until its deadline.
+    /// Its reader took nothing for too long.
     Stalled,
 }
 
@@ -127,7 +127,7 @@ impl From<&StreamError> for Outcome {
         match error {
             StreamError::Model(_) => Outcome::Failed,
             StreamError::Stopping => Outcome::Stopped,
-            StreamError::Stalled(_) | StreamError::Deadline => Outcome::Stalled,
+            StreamError::Stalled(_) => Outcome::Stalled,
         }
     }
 }

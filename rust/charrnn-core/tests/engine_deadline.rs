@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use charrnn_core::event::{FinishReason, StreamError};
+use charrnn_core::event::FinishReason;
 use charrnn_core::request::Stopping;
 use common::{config, letters, request, solo, Rig, Transcript};
 
@@ -63,18 +63,24 @@ fn what_may_begin_a_stop_string_is_left_out() {
 }
 
 #[test]
-fn an_unread_text_is_given_up_at_its_deadline() {
-    let mut rig = Rig::new(1, letters(), config(1, 0));
-    let late = rig.submit_until(Some(5 * MS), &request("a", 1, 99), 2).expect("a slot");
+fn the_end_of_an_unread_text_waits_for_its_reader_without_a_slot() {
+    let mut rig = Rig::new(1, letters(), config(1, 1));
+    let wanted = request("a", 1, 99);
+    let late = rig.submit_until(Some(5 * MS), &wanted, 2).expect("a slot");
+    let next = rig.submit(&request("b", 2, 3), 99).expect("room");
     rig.turns(40);
-    assert_eq!(rig.live(), (0, 1), "it is parked");
     rig.advance(20 * MS);
-    // It has not been read since: the last event finds no room either, and the end of the pipe says it.
-    rig.turns(2);
-    assert_eq!(rig.live(), (0, 0));
     let mut transcript = Transcript::default();
-    assert!(matches!(transcript.read(&late).failed, None | Some(StreamError::Deadline)));
-    assert!(late.is_over());
+    for _ in 0..40 {
+        transcript.read(&late);
+        rig.turn();
+        rig.advance(MS);
+    }
+    let finished = transcript.read(&late).finished.clone().expect("it has ended");
+    assert_eq!(finished.reason, FinishReason::Deadline);
+    assert!(!transcript.text.is_empty() && solo(&wanted, &rig.vocab).text.starts_with(&transcript.text));
+    assert_eq!(Transcript::default().read(&next).complete(), solo(&request("b", 2, 3), &rig.vocab));
+    assert_eq!(rig.live(), (0, 0));
 }
 
 #[test]

@@ -54,7 +54,6 @@ impl Refusal {
             Refusal::Stream(StreamError::Stopping) => Code::Unavailable,
             Refusal::Stream(StreamError::Model(_)) => Code::Internal,
             Refusal::Stream(StreamError::Stalled(_)) => Code::Aborted,
-            Refusal::Stream(StreamError::Deadline) => Code::DeadlineExceeded,
         }
     }
 }
@@ -70,7 +69,6 @@ impl Refusal {
             Refusal::Submit(SubmitError::Stopping) | Refusal::Stream(StreamError::Stopping) => "STOPPING",
             Refusal::Stream(StreamError::Model(_)) => "MODEL_FAILED",
             Refusal::Stream(StreamError::Stalled(_)) => "READER_STALLED",
-            Refusal::Stream(StreamError::Deadline) => "DEADLINE",
         }
     }
 }

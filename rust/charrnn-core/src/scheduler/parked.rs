@@ -48,6 +48,8 @@ impl Parked {
     /// Tries again to hand over what waits; gives up after `stall_timeout` without the reader taking anything.
     pub(crate) fn look(mut self, now: Instant, stall_timeout: Duration) -> Look {
         let stream = &mut self.resting.stream;
+        // The end waits behind what is unread, and costs no slot meanwhile.
+        stream.expire(now);
         let num_unsent = stream.num_unsent();
         match stream.pump() {
             Flow::Open => return Look::Ready(self.resting),
@@ -56,9 +58,6 @@ impl Parked {
         }
         if stream.num_unsent() < num_unsent {
             (self.blocked_since, self.wait) = (now, MIN_WAIT);
-        } else if stream.is_late(now) {
-            self.resting.stream.give_up(StreamError::Deadline);
-            return Look::Over;
         } else if now.saturating_duration_since(self.blocked_since) >= stall_timeout {
             self.resting.stream.give_up(StreamError::Stalled(stall_timeout));
             return Look::Over;

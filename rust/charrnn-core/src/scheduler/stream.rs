@@ -220,11 +220,6 @@ impl Stream {
         self.is_ended
     }
 
-    /// Whether its time is over.
-    pub(crate) fn is_late(&self, now: Instant) -> bool {
-        self.request.is_late(now)
-    }
-
     fn end(&mut self, last: Event) {
         self.outbox.push_back(last);
         self.is_ended = true;
