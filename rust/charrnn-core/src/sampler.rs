@@ -12,8 +12,11 @@ mod kernel;
 mod ln;
 mod logprobs;
 mod path;
+mod simd;
+mod top_k;
+mod top_p;
 
-use std::f64::consts::LOG2_E;
+use std::f64::consts::{LN_2, LOG2_E};
 
 pub use distribution::Distribution;
 pub use logprobs::Logprobs;
@@ -58,13 +61,16 @@ pub struct Context<'a> {
 pub struct Sampler {
     path: Path,
     vocab_size: usize,
-    /// `(V,)`, padded with zeros to whole blocks: what each symbol weighed in the last draw.
+    /// `(V,)`, padded with zeros to whole blocks and one more: what each symbol weighed in the last draw. While there is a
+    /// shortlist, `(its length,)`, with a block of zeros behind: what each symbol on it weighed.
     weights: Vec<u64>,
     /// The sum of the weights.
     total: u64,
     adjusted: adjust::Adjusted,
     /// Room for `V`.
     ranked: Vec<filter::Ranked>,
+    /// What top_k left; empty if all symbols are weighed.
+    shortlist: top_k::Shortlist,
 }
 
 impl Sampler {
@@ -78,10 +84,11 @@ impl Sampler {
         Sampler {
             path,
             vocab_size,
-            weights: vec![0; vocab_size.next_multiple_of(kernel::BLOCK)],
+            weights: vec![0; vocab_size.next_multiple_of(kernel::BLOCK) + kernel::BLOCK],
             total: 0,
             adjusted: adjust::Adjusted::new(vocab_size),
             ranked: Vec::with_capacity(vocab_size),
+            shortlist: top_k::Shortlist::new(vocab_size),
         }
     }
 
@@ -115,6 +122,7 @@ impl Sampler {
 
     /// Draws from logits without NaN whose keys are in `range`.
     fn draw(&mut self, logits: &[f32], range: (i32, i32), params: &ValidSampling, place: Place) -> Draw {
+        self.shortlist.clear();
         let best = kernel::logit(range.1);
         if best == f32::NEG_INFINITY {
             return Draw::NoCandidates;
@@ -126,7 +134,8 @@ impl Sampler {
         }
         self.total = self.weigh(logits, range, params);
         let bits = uniform64(place.seed, place.position, place.stream, PURPOSE_SAMPLE);
-        Draw::Token(self.path.locate(&self.weights, multiply_high(bits, self.total)) as u32)
+        let index = self.path.locate(&self.weights, multiply_high(bits, self.total));
+        Draw::Token(if self.shortlist.is_empty() { index as u32 } else { self.shortlist.ids()[index] })
     }
 
     fn weigh_only(&mut self, token: usize) {
@@ -139,31 +148,55 @@ impl Sampler {
     ///
     /// The weight of the best is never filtered away, so the sum is positive.
     fn weigh(&mut self, logits: &[f32], range: (i32, i32), params: &ValidSampling) -> u64 {
-        let (path, weights) = (self.path, self.weights.as_mut_slice());
-        let scale = per_unit(params.temperature());
-        let mut total = path.weigh(logits, kernel::logit(range.1), scale, weights);
         if 0 < params.top_k() && (params.top_k() as usize) < logits.len() {
-            // Logits below this weigh nothing; many may be minus infinity.
-            let least = f64::from(kernel::logit(range.1)) - LEAST_BITS / scale;
-            let range = (range.0.max(kernel::key(least as f32)), range.1);
-            total = filter::top_k(path, weights, logits, params.top_k(), range);
+            self.shorten(logits, range, params);
         }
+        let Sampler { path, weights, shortlist, ranked, .. } = self;
+        let logits = if shortlist.is_empty() { logits } else { shortlist.logits() };
+        let weights = &mut weights[..logits.len().next_multiple_of(simd::WIDE_LANES)];
+        let (best, scale) = (kernel::logit(range.1), per_unit(params.temperature()));
+        let mut total = path.weigh(logits, best, scale, weights);
         if params.top_p() < 1.0 {
-            total = filter::top_p(path, weights, total, params.top_p(), &mut self.ranked);
+            total = path.keep_top_p(weights, total, params.top_p());
         }
         if params.min_p() > 0.0 {
-            total = filter::min_p(path, weights, params.min_p());
+            total = filter::min_p(*path, weights, params.min_p());
         }
         if params.typical_p() < 1.0 {
-            let surprise = filter::Surprise { logits, best: kernel::logit(range.1), scale };
-            total = filter::typical_p(weights, total, params.typical_p(), surprise, &mut self.ranked);
+            let surprise = filter::Surprise { logits, best, scale };
+            total = filter::typical_p(weights, total, params.typical_p(), surprise, ranked);
         }
         total
     }
+
+    /// Lists the most likely symbols: from here on weights are theirs alone.
+    fn shorten(&mut self, logits: &[f32], range: (i32, i32), params: &ValidSampling) {
+        // Logits below this weigh nothing; many may be minus infinity.
+        let least = f64::from(kernel::logit(range.1)) - LEAST_NATS * params.temperature();
+        let range = (range.0.max(kernel::key(least as f32)), range.1);
+        self.path.shortlist(logits, params.top_k(), range, &mut self.shortlist);
+        let len = self.shortlist.ids().len();
+        self.weights[len..len + kernel::BLOCK].fill(0);
+    }
+
+    /// Makes the weights those of all symbols again.
+    fn lengthen(&mut self) {
+        if self.shortlist.is_empty() {
+            return;
+        }
+        let ids = self.shortlist.ids();
+        self.weights[ids.len()..].fill(0);
+        // From the last on, for an id is never below its place in the list.
+        for (index, &id) in ids.iter().enumerate().rev() {
+            let weight = std::mem::take(&mut self.weights[index]);
+            self.weights[id as usize] = weight;
+        }
+        self.shortlist.clear();
+    }
 }
 
-/// A weight of so many powers of two below the best is 0, with room for rounding.
-const LEAST_BITS: f64 = 48.0;
+/// What is so much less likely than the best at temperature 1 weighs nothing, with room for rounding.
+const LEAST_NATS: f64 = 48.0 * LN_2;
 
 /// Powers of two that a logit is worth at a temperature; finite, so that 0 times it is 0.
 fn per_unit(temperature: f64) -> f64 {

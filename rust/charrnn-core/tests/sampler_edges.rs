@@ -1,6 +1,6 @@
 //! Rows at the edges of float32, filters that must agree with each other, and the frequencies of many draws.
 
-use charrnn_core::params::{SamplingParams, ValidSampling};
+use charrnn_core::params::{LogprobsMode, SamplingParams, ValidSampling};
 use charrnn_core::sampler::{Context, Draw, Path, Sampler};
 
 const INF: f32 = f32::INFINITY;
@@ -161,4 +161,30 @@ fn draws_follow_the_softmax_of_what_the_filters_leave() {
     assert_follows_softmax(&params(|p| p.top_p = Some(0.8)), |id| rank(id) < 16);
     // exp(-0.1 n) >= 0.3 up to n = 12.03.
     assert_follows_softmax(&params(|p| p.min_p = Some(0.3)), |id| rank(id) <= 12);
+}
+
+#[test]
+fn probabilities_after_top_k_are_told_by_symbol_and_forgotten_by_the_next_draw() {
+    let logits: Vec<f32> = (0..70).map(|id| if id % 9 == 4 { 2.0 } else { -(id as f32) / 70.0 }).collect();
+    let mode = LogprobsMode::Processed;
+    let told = |top_k: u32, temperature: f64| {
+        params(|p| {
+            (p.top_k, p.temperature, p.logprobs, p.logprobs_mode) =
+                (Some(top_k), Some(temperature), Some(70), mode)
+        })
+    };
+    let masked: Vec<f32> = logits.iter().map(|&l| if l == 2.0 { l } else { f32::NEG_INFINITY }).collect();
+    let (short, all, greedy) = (told(8, 1.0), told(0, 1.0), told(8, 0.0));
+    let mut sampler = Sampler::new(logits.len());
+    let mut draw = |logits: &[f32], params: &ValidSampling| {
+        sampler.sample(logits, &short, short.place(4, 0), Context::default());
+        let draw = sampler.sample(logits, params, params.place(5, 0), Context::default());
+        let Draw::Token(token) = draw else { panic!("{draw:?}") };
+        (token, sampler.logprobs(logits, params, token))
+    };
+    let expected = draw(&masked, &all);
+    assert_eq!(draw(&logits, &short), expected);
+    let (token, told) = draw(&logits, &greedy);
+    let told = told.expect("asked for");
+    assert_eq!((token, told.token, told.top[1].1), (4, 0.0, f32::NEG_INFINITY));
 }

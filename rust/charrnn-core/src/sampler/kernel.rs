@@ -23,7 +23,7 @@ pub(super) fn logit(key: i32) -> f32 {
 /// The logit to compare with for a key: without NaN that is the same, and faster. -1 would be -0, which is no key but is
 /// equal to 0; nothing lies between it and -2.
 #[inline(always)]
-fn bound_of(key: i32) -> f32 {
+pub(super) fn bound_of(key: i32) -> f32 {
     logit(key - i32::from(key == -1))
 }
 
@@ -43,13 +43,13 @@ pub(super) fn extremes(logits: &[f32]) -> (i32, i32) {
 #[inline(always)]
 pub(super) fn fill(logits: &[f32], best: f32, scale: f64, weights: &mut [u64]) -> u64 {
     let weigh = |logit| weight((f64::from(logit) - f64::from(best)) * scale);
-    let num_whole = logits.len() / BLOCK * BLOCK;
-    let total = fill_blocks(&logits[..num_whole], weigh, &mut weights[..num_whole]);
+    let num_whole = logits.len() / LANES * LANES;
+    let total = fill_lanes(&logits[..num_whole], weigh, &mut weights[..num_whole]);
     total + fill_rest(logits, num_whole, weigh, weights)
 }
 
 #[inline(always)]
-fn fill_blocks(logits: &[f32], weigh: impl Fn(f32) -> u64, weights: &mut [u64]) -> u64 {
+fn fill_lanes(logits: &[f32], weigh: impl Fn(f32) -> u64, weights: &mut [u64]) -> u64 {
     let mut total = 0;
     for (slot, &logit) in weights.iter_mut().zip(logits) {
         *slot = weigh(logit);
@@ -58,27 +58,18 @@ fn fill_blocks(logits: &[f32], weigh: impl Fn(f32) -> u64, weights: &mut [u64]) 
     total
 }
 
-/// The symbols from `start` on, fewer than a block, by lanes; the last lanes begin early where the row is long enough.
+/// The symbols from `start` on, fewer than the lanes, which begin early where the row is long enough.
 #[inline(always)]
 fn fill_rest(logits: &[f32], start: usize, weigh: impl Fn(f32) -> u64, weights: &mut [u64]) -> u64 {
+    if start == logits.len() {
+        return 0;
+    }
     let weights = &mut weights[..logits.len()];
-    let (blocks, last) = logits[start..].as_chunks::<LANES>();
-    let (slots, _) = weights[start..].as_chunks_mut::<LANES>();
-    slots.iter_mut().zip(blocks).for_each(|(slots, block)| fill_lanes(block, &weigh, slots));
-    if !last.is_empty() {
-        match (weights.last_chunk_mut::<LANES>(), logits.last_chunk::<LANES>()) {
-            (Some(slots), Some(block)) => fill_lanes(block, &weigh, slots),
-            _ => weights.iter_mut().zip(last).for_each(|(slot, &logit)| *slot = weigh(logit)),
-        }
-    }
+    match (weights.last_chunk_mut::<LANES>(), logits.last_chunk::<LANES>()) {
+        (Some(slots), Some(logits)) => fill_lanes(logits, weigh, slots),
+        _ => fill_lanes(logits, weigh, weights),
+    };
     weights[start..].iter().sum()
-}
-
-#[inline(always)]
-fn fill_lanes(logits: &[f32; LANES], weigh: impl Fn(f32) -> u64, weights: &mut [u64; LANES]) {
-    for (slot, &logit) in weights.iter_mut().zip(logits) {
-        *slot = weigh(logit);
-    }
 }
 
 /// Symbols at plus infinity share everything. Returns the sum.
@@ -87,25 +78,6 @@ pub(super) fn fill_infinite(logits: &[f32], weights: &mut [u64]) -> u64 {
     let mut total = 0;
     for (slot, &logit) in weights.iter_mut().zip(logits) {
         *slot = if logit == f32::INFINITY { ONE } else { 0 };
-        total += *slot;
-    }
-    total
-}
-
-/// How many logits have a key above `bound`.
-#[inline(always)]
-pub(super) fn count_above(logits: &[f32], bound: i32) -> u32 {
-    let bound = bound_of(bound);
-    logits.iter().map(|&logit| u32::from(logit > bound)).sum()
-}
-
-/// Keeps the weights of logits whose key is above `bound`, or equal to it at an id below `end`. Returns the sum.
-#[inline(always)]
-pub(super) fn keep_likely(logits: &[f32], bound: i32, end: u32, weights: &mut [u64]) -> u64 {
-    let (mut total, bound) = (0, bound_of(bound));
-    for (id, (slot, &logit)) in (0_u32..).zip(weights.iter_mut().zip(logits)) {
-        let is_kept = (logit > bound) | ((logit == bound) & (id < end));
-        *slot = if is_kept { *slot } else { 0 };
         total += *slot;
     }
     total

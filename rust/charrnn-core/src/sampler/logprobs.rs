@@ -21,6 +21,8 @@ impl Sampler {
         let num_top = params.logprobs()? as usize;
         if params.logprobs_mode() == LogprobsMode::Raw {
             self.weigh_raw(logits);
+        } else {
+            self.lengthen();
         }
         Some(Logprobs { token: self.logprob(token), top: self.top(num_top.min(self.vocab_size)) })
     }
@@ -28,6 +30,7 @@ impl Sampler {
     /// Weights of a row without NaN at temperature 1, whatever the rules say.
     pub(super) fn weigh_raw(&mut self, logits: &[f32]) {
         let best = kernel::logit(self.path.extremes(logits).1);
+        self.shortlist.clear();
         self.total = self.path.weigh(logits, best, std::f64::consts::LOG2_E, &mut self.weights);
     }
 

@@ -2,7 +2,9 @@
 
 use std::sync::OnceLock;
 
-use super::kernel;
+use super::simd::Portable as Simd;
+use super::top_k::Shortlist;
+use super::{kernel, top_k, top_p};
 
 /// Environment variable that forces a path: `scalar`, `avx2` or `avx512`.
 const FORCE: &str = "CHARRNN_SIMD";
@@ -43,7 +45,9 @@ impl Path {
         #[allow(unused_mut, reason = "only x86 has more than one")]
         let mut paths = vec![Path(Instructions::Scalar)];
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        let has_avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt");
+        #[cfg(target_arch = "x86_64")]
+        if has_avx2 && is_x86_feature_detected!("fma") {
             paths.push(Path(Instructions::Avx2));
             let has_vl = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl");
             if has_vl && is_x86_feature_detected!("avx512dq") && is_x86_feature_detected!("avx512bw") {
@@ -75,13 +79,13 @@ impl Path {
     }
 }
 
-/// One method of `Path` for each loop of `kernel`.
+/// One method of `Path` for each loop, in which `Simd` is the path's own set of operations.
 macro_rules! dispatch {
-    ($($name:ident($($argument:ident: $type:ty),*) -> $output:ty;)*) => {
+    ($($name:ident($($argument:ident: $type:ty),*) -> $output:ty = $loop:path;)*) => {
         impl Path {
             $(pub(super) fn $name(self, $($argument: $type),*) -> $output {
                 match self.0 {
-                    Instructions::Scalar => kernel::$name($($argument),*),
+                    Instructions::Scalar => $loop($($argument),*),
                     #[cfg(target_arch = "x86_64")]
                     // SAFETY: `available` makes this path only where its instructions are detected.
                     Instructions::Avx2 => unsafe { avx2::$name($($argument),*) },
@@ -94,30 +98,36 @@ macro_rules! dispatch {
 
         #[cfg(target_arch = "x86_64")]
         mod avx2 {
-            $(#[target_feature(enable = "avx2,fma")]
+            use super::{kernel, top_k, top_p, Shortlist};
+            use crate::sampler::simd::Avx2 as Simd;
+
+            $(#[target_feature(enable = "avx2,fma,popcnt")]
             pub(super) fn $name($($argument: $type),*) -> $output {
-                super::kernel::$name($($argument),*)
+                $loop($($argument),*)
             })*
         }
 
         #[cfg(target_arch = "x86_64")]
         mod avx512 {
-            $(#[target_feature(enable = "avx2,fma,avx512f,avx512vl,avx512dq,avx512bw")]
+            use super::{kernel, top_k, top_p, Shortlist};
+            use crate::sampler::simd::Avx512 as Simd;
+
+            $(#[target_feature(enable = "avx2,fma,popcnt,avx512f,avx512vl,avx512dq,avx512bw")]
             pub(super) fn $name($($argument: $type),*) -> $output {
-                super::kernel::$name($($argument),*)
+                $loop($($argument),*)
             })*
         }
     };
 }
 
 dispatch! {
-    extremes(logits: &[f32]) -> (i32, i32);
-    fill(logits: &[f32], best: f32, scale: f64, weights: &mut [u64]) -> u64;
-    fill_infinite(logits: &[f32], weights: &mut [u64]) -> u64;
-    count_above(logits: &[f32], bound: i32) -> u32;
-    keep_likely(logits: &[f32], bound: i32, end: u32, weights: &mut [u64]) -> u64;
-    keep_heavy(weights: &mut [u64], bound: u64, end: u32) -> u64;
-    locate(weights: &[u64], target: u64) -> usize;
+    extremes(logits: &[f32]) -> (i32, i32) = kernel::extremes;
+    fill(logits: &[f32], best: f32, scale: f64, weights: &mut [u64]) -> u64 = kernel::fill;
+    fill_infinite(logits: &[f32], weights: &mut [u64]) -> u64 = kernel::fill_infinite;
+    keep_heavy(weights: &mut [u64], bound: u64, end: u32) -> u64 = kernel::keep_heavy;
+    locate(weights: &[u64], target: u64) -> usize = kernel::locate;
+    shortlist(logits: &[f32], k: u32, range: (i32, i32), list: &mut Shortlist) -> () = top_k::shortlist::<Simd>;
+    keep_top_p(weights: &mut [u64], total: u64, p: f64) -> u64 = top_p::keep_top_p::<Simd>;
 }
 
 #[cfg(test)]
@@ -127,15 +137,18 @@ mod tests {
     use proptest::prelude::*;
 
     /// Everything a path computes of one row.
-    fn results(path: Path, logits: &[f32], scale: f64, bound: f32) -> Vec<u64> {
+    fn results(path: Path, logits: &[f32], scale: f64, k: u32, p: f64) -> Vec<u64> {
         let mut weights = vec![0; logits.len().next_multiple_of(BLOCK)];
-        let (least, most) = path.extremes(logits);
-        let bound = kernel::key(bound);
-        let mut all = vec![least as u64, most as u64, u64::from(path.count_above(logits, bound))];
+        let range @ (least, most) = path.extremes(logits);
+        let mut all = vec![least as u64, most as u64];
+        let mut list = Shortlist::new(logits.len());
+        path.shortlist(logits, k, range, &mut list);
+        all.extend(list.ids().iter().map(|&id| u64::from(id)));
+        all.extend(list.logits().iter().map(|logit| u64::from(logit.to_bits())));
         let total = path.fill(logits, kernel::logit(most), scale, &mut weights);
         all.extend(&weights);
         all.extend([total, path.locate(&weights, total / 3) as u64]);
-        all.push(path.keep_likely(logits, bound, 7, &mut weights));
+        all.push(path.keep_top_p(&mut weights, total, p));
         all.extend(&weights);
         all.push(path.keep_heavy(&mut weights, 1 << 40, 9));
         all.extend(&weights);
@@ -149,17 +162,18 @@ mod tests {
         fn every_path_gives_the_same_bits(
             logits in prop::collection::vec(prop_oneof![-40_f32..40.0, prop::num::f32::ANY], 1..200),
             scale in prop::sample::select(vec![f64::MAX, 14.4, 1.5, 0.3, 0.0]),
-            bound in -40_f32..40.0,
+            k in 1_u32..40,
+            p in 0.0..1.0,
         ) {
             let logits: Vec<f32> = logits.into_iter().map(|l| if l.is_nan() { 0.25 } else { l }).collect();
             let finite: Vec<f32> = logits.iter().copied().filter(|l| l.is_finite()).chain([1.0]).collect();
             for row in [logits, finite] {
-                if row.contains(&f32::INFINITY) {
+                if row.contains(&f32::INFINITY) || row.iter().all(|l| *l == f32::NEG_INFINITY) {
                     continue;
                 }
-                let expected = results(Path(Instructions::Scalar), &row, scale, bound);
+                let expected = results(Path(Instructions::Scalar), &row, scale, k, p);
                 for path in Path::available() {
-                    prop_assert_eq!(&results(path, &row, scale, bound), &expected, "{:?}", path);
+                    prop_assert_eq!(&results(path, &row, scale, k, p), &expected, "{:?}", path);
                 }
             }
         }
