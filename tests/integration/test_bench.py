@@ -101,6 +101,32 @@ def test_the_knee_of_a_server_that_always_holds_is_the_highest_rate(address: str
     assert len(made["runs"]) == 2
 
 
+def test_a_text_cut_short_by_its_deadline_is_no_success_and_no_other_text(address: str) -> None:
+    long = ("--max-tokens", "100000", "--deadline", "20..60", "--check", "--distinct", "2", "--json")
+    done = run_charrnn("bench", address, "--rate", "40", "--duration", "1", "--warmup", "0", *long)
+    report = json.loads(done.stdout)["runs"][0]
+    assert set(report["outcomes"]) == {"DEADLINE_EXCEEDED"}
+    assert (done.returncode, report["good_share"]) == (1, 0)
+
+
+def test_a_schedule_too_fast_to_keep_loses_nothing(address: str) -> None:
+    load = ("--rate", "200000", "--arrivals", "constant", "--duration", "0.5", "--warmup", "0")
+    done = run_charrnn("bench", address, *load, "--drain", "0.2", "--json")
+    report = json.loads(done.stdout)["runs"][0]
+    assert sum(report["outcomes"].values()) == 100_000
+    assert report["rate"] == pytest.approx(200_000)
+
+
+def test_a_server_that_dies_in_a_sweep_leaves_the_runs_before(tiny_bundle: Path) -> None:
+    with running_server(tiny_bundle) as doomed:
+        command = [*COMMAND, "bench", doomed, "--streams", "1..8", "--steps", "4", *SHORT, "--json"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(4.5)
+    out, talk = process.communicate(timeout=60)
+    assert json.loads(out)["runs"][0]["outcomes"]["ok"] > 0
+    assert process.returncode in (1, 69), talk
+
+
 def test_ctrl_c_leaves_the_report_so_far(address: str) -> None:
     command = [*COMMAND, "bench", address, "--streams", "4", "--duration", "600", "--warmup", "0", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -159,6 +185,10 @@ def test_layers_are_ratios_of_one_another(tiny_bundle: Path) -> None:
         (["{address}", "--requests", "3", "--model", "absent"], 1, "no request succeeded: NOT_FOUND"),
         (["{address}", "--check", "--model", "absent"], 1, "absent"),
         (["127.0.0.1:9", "--duration", "1"], 69, "no server answers at 127.0.0.1:9"),
+        (["{address}", "--csv", "/absent/a.csv"], 3, "/absent/a.csv"),
+        (["{address}", "--report", "/dev/null/a"], 3, "/dev/null/a"),
+        (["{address}", "--top-p", "nan"], 2, "--top-p"),
+        (["{address}", "--rate", "0.01", "--duration", "0.3", "--warmup", "0.1"], 1, "no request came due"),
         (["compare", "absent.json", "absent.json"], 3, "absent.json"),
         (["engine", "absent"], 3, "absent"),
         (["engine", "absent", "--streams", "x"], 2, "--streams is 'x'"),

@@ -60,7 +60,18 @@ def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise DataError(f"cannot read {path}: {error}") from error
     if not isinstance(read, dict) or read.get("format") != FORMAT:
         raise DataError(f"{path} is no {FORMAT} document; charrnn bench ADDR --json writes one")
+    runs = read.get("runs")
+    if not isinstance(runs, list) or not runs or not all(_is_report(run) for run in runs):
+        raise DataError(f"{path} has no runs: it is damaged")
     return read
+
+
+def _is_report(run: Any) -> bool:
+    """Whether all figures are where they have to be."""
+    try:
+        return bool(load_name(run)) and all(figure(run, path) or True for path in FIGURES.values())
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def figure(report: Report, path: Sequence[str]) -> float | None:

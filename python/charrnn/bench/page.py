@@ -21,6 +21,19 @@ _CAPTIONS = {
 }
 
 
+def make_folder(folder: Path) -> None:
+    """See that a page can be kept there.
+
+    Raises:
+        DataError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "index.html").touch()
+    except OSError as error:
+        raise DataError(f"cannot write {folder / 'index.html'}: {error.strerror}") from error
+
+
 def write_page(folder: Path, made: Mapping[str, Any]) -> list[Path]:
     """Write ``index.html`` and a PNG file for each plot of a document into ``folder``; their paths.
 

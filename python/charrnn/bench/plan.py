@@ -20,6 +20,7 @@ MAX_ACTIVE = 4096
 """Requests of an open load under way at once; one that comes due beyond them is not sent, and counted."""
 STREAMS_PER_CONNECTION = 512
 """Half of what one connection to ``charrnn serve`` may hold."""
+MAX_SPREAD = 10**9
 DISTINCT = 64
 """Texts that a run with ``check`` compares with."""
 
@@ -42,14 +43,24 @@ def parse_spread(words: str) -> Spread:
     match = _SPREAD.fullmatch(words.strip())
     try:
         if match and match["low"]:
+            if not 1 <= int(match["low"]) <= int(match["high"] or match["low"]) <= MAX_SPREAD:
+                raise RequestError(f"{words!r} is not within 1 and {MAX_SPREAD:,}, the smaller number first")
             return {"uniform": [int(match["low"]), int(match["high"] or match["low"])]}
+        if match and not all(_is_spread(match[name]) for name in ("mean", "median") if match[name]):
+            raise RequestError(f"{words!r} is not of a mean or median within 1 and {MAX_SPREAD:,}")
         if match and match["mean"]:
             return {"exponential": {"mean": float(match["mean"])}}
         if match:
             return {"lognormal": {"median": float(match["median"]), "sigma": float(match["sigma"])}}
+    except RequestError:
+        raise
     except ValueError:
         pass
     raise RequestError(f"{words!r} is none of 200, 100..300, exp:200 and lognormal:200:0.8")
+
+
+def _is_spread(words: str) -> bool:
+    return 1 <= float(words) <= MAX_SPREAD
 
 
 def parse_slo(words: str) -> dict[str, float]:

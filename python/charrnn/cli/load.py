@@ -14,16 +14,17 @@ import click
 
 from charrnn.bench.document import load_name, make_document
 from charrnn.bench.load import OnTick, Report, find_knee, knee, run_load, steps, sweep
-from charrnn.bench.page import write_page
+from charrnn.bench.page import make_folder, write_page
 from charrnn.bench.plan import MAX_ACTIVE, LoadPlan, Tls, parse_slo, parse_spread, read_prompts
 from charrnn.cli.kinds import YEAR_S, Number
 from charrnn.cli.load_tables import live_table, print_runs
 from charrnn.cli.sampling import MAX_SEED
-from charrnn.errors import ParityError, RequestError, ServerError, ServerUnavailableError
+from charrnn.errors import CharrnnError, ParityError, RequestError, ServerError, ServerUnavailableError
 
 DEFAULT_STREAMS = 64
 DEFAULT_SLO = "first_char=100ms,inter_char=20ms"
 """Of a search for the knee that is given none."""
+SLO_DEFAULT = f"none; {DEFAULT_SLO} with --find-knee"
 SAME = (
     "address",
     "arrivals",
@@ -76,7 +77,10 @@ class LoadCommand(click.Command):
     "--find-knee", is_flag=True, help="Search the highest rate at which 99 % of requests meet the SLO."
 )
 @click.option(
-    "--slo", metavar="LIMITS", help="Of first_char, inter_char and request.", show_default=DEFAULT_SLO
+    "--slo",
+    metavar="LIMITS",
+    help="Of first_char, inter_char and request.",
+    show_default=SLO_DEFAULT,
 )
 @click.option("--arrivals", type=click.Choice(["poisson", "constant"]), default="poisson", help="Of a rate.")
 @click.option("--duration", type=Number(0, YEAR_S, min_open=True), default=30.0, help="Seconds that count.")
@@ -100,15 +104,15 @@ class LoadCommand(click.Command):
     default="256",
     help="200, 100..300, exp:200 (mean) or lognormal:200:0.8 (median, sigma).",
 )
-@click.option("--temperature", type=float, help="Of all texts.", show_default="1")
-@click.option("--top-k", type=click.IntRange(0), help="Of all texts.", show_default="off")
-@click.option("--top-p", type=float, help="Of all texts.", show_default="off")
+@click.option("--temperature", type=Number(0, 1e9), help="Of all texts.", show_default="1")
+@click.option("--top-k", type=click.IntRange(0, 2**32 - 1), help="Of all texts.", show_default="off")
+@click.option("--top-p", type=Number(0, 1), help="Of all texts.", show_default="off")
 @click.option(
-    "--chunk-chars", type=click.IntRange(1), help="Characters of a chunk.", show_default="the server's"
+    "--chunk-chars", type=click.IntRange(1, 4096), help="Characters of a chunk.", show_default="the server's"
 )
 @click.option(
     "--max-chunk-delay",
-    type=click.IntRange(0),
+    type=click.IntRange(0, 60_000),
     metavar="MS",
     help="Wait for one.",
     show_default="the server's",
@@ -148,8 +152,17 @@ class LoadCommand(click.Command):
 def load(as_json: bool, report: Path | None, **options: Any) -> None:
     """Put load on the server at ADDR."""
     plan, reports = _runs(options)
+    if report:
+        make_folder(report)
+    done: list[Report] = []
+    failed: CharrnnError | None = None
     with live_table(plan.address) as on_tick:
-        done = list(reports(on_tick))
+        try:
+            done.extend(reports(on_tick))
+        except CharrnnError as error:
+            if not done:
+                raise
+            failed = error  # after what the runs before it showed
     is_search = options["find_knee"]
     made = make_document(done, knee(done) if is_search else None)
     if as_json:
@@ -158,6 +171,8 @@ def load(as_json: bool, report: Path | None, **options: Any) -> None:
         print_runs(made)
     for path in write_page(report, made) if report else []:
         click.echo(f"wrote {path}", err=True)
+    if failed:
+        raise failed
     _judge(done)
 
 
@@ -241,16 +256,17 @@ def _judge(reports: Sequence[Report]) -> None:
     for report in reports:
         wrong = report["outcomes"].get("DIFFERS", 0) + report["outcomes"].get("PROTOCOL", 0)
         if wrong:
-            raise ParityError(
-                f"{load_name(report)}: {wrong:,} texts are not what they have to be: {report['messages'][0]}"
-            )
+            told = [text for text in report["messages"] if text.startswith(("DIFFERS", "PROTOCOL"))]
+            raise ParityError(f"{load_name(report)}: {wrong:,} texts are not what they have to be: {told[0]}")
     if reports[-1]["interrupted"]:
         raise KeyboardInterrupt
     for report in reports:
-        counts = report["outcomes"]
+        name, counts, said = load_name(report), report["outcomes"], report["messages"][:1]
         if counts and set(counts) <= {"UNAVAILABLE"}:
-            raise ServerUnavailableError(
-                f"{load_name(report)}: no request was answered: {report['messages'][0]}"
-            )
-        if report["messages"] and not set(counts) & {"ok", "cancelled", "unfinished"}:
-            raise ServerError(f"{load_name(report)}: no request succeeded: {report['messages'][0]}")
+            raise ServerUnavailableError(f"{name}: no request was answered: {said[0]}")
+        if said and not set(counts) & {"ok", "cancelled", "unfinished"}:
+            raise ServerError(f"{name}: no request succeeded: {said[0]}")
+        if counts and set(counts) <= {"unfinished", "dropped"}:
+            raise ServerError(f"{name}: no request ended within the run and its --drain")
+        if not counts:
+            raise CharrnnError(f"{name}: no request came due in the time that counts")

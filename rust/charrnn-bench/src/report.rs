@@ -187,14 +187,18 @@ pub(crate) fn ms(ns: u64) -> f64 {
     ns as f64 / 1e6
 }
 
-/// A line for each request that counted.
-pub(crate) fn write_csv(path: &Path, rows: &[Record]) -> Result<(), BenchError> {
-    let failed = |source| BenchError::Write { path: path.to_owned(), source };
-    write_rows(path, rows).map_err(failed)
+/// The file of the table of requests, empty.
+pub(crate) fn create_csv(path: &Path) -> Result<File, BenchError> {
+    File::create(path).map_err(|source| BenchError::Write { path: path.to_owned(), source })
 }
 
-fn write_rows(path: &Path, rows: &[Record]) -> io::Result<()> {
-    let mut out = BufWriter::new(File::create(path)?);
+/// A line for each request that counted.
+pub(crate) fn write_csv(path: &Path, file: File, rows: &[Record]) -> Result<(), BenchError> {
+    write_rows(file, rows).map_err(|source| BenchError::Write { path: path.to_owned(), source })
+}
+
+fn write_rows(file: File, rows: &[Record]) -> io::Result<()> {
+    let mut out = BufWriter::new(file);
     writeln!(
         out,
         "request,outcome,slow,due_s,lag_ms,first_char_ms,inter_char_ms,request_ms,chars,chunks,server_queue_ms"

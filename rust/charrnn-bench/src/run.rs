@@ -1,5 +1,6 @@
 //! `run_load`: a plan carried out by threads of its own.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -13,9 +14,9 @@ use crate::check::solo_texts;
 use crate::client::{probe, Connections};
 use crate::error::BenchError;
 use crate::job::Jobs;
-use crate::pacer::{pace, Arrivals};
+use crate::pacer::{due_times, pace, Arrivals, Due};
 use crate::plan::{Load, Plan};
-use crate::report::{write_csv, Report};
+use crate::report::{create_csv, write_csv, Report};
 use crate::stream::Shard;
 use crate::tally::Tally;
 use crate::watch::{Tick, Watcher};
@@ -26,6 +27,8 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 /// Carries out `plan`; blocks. `on_tick` sees every second and ends the run by returning false.
 pub fn run_load(plan: Plan, mut on_tick: impl FnMut(&Tick) -> bool) -> Result<Report, BenchError> {
     let plan = Arc::new(plan.checked()?);
+    // Before minutes of load, of which nothing may be lost.
+    let csv = plan.csv.as_deref().map(create_csv).transpose()?;
     let runtime = runtime()?;
     runtime.block_on(probe(&plan))?;
     let expected = Arc::new(runtime.block_on(solo_texts(&plan))?);
@@ -35,8 +38,13 @@ pub fn run_load(plan: Plan, mut on_tick: impl FnMut(&Tick) -> bool) -> Result<Re
     let mut watcher = Watcher::new(&run, (runtime, connections));
     let ticks = watcher.watch(&mut on_tick);
     let (plan, split) = (Arc::clone(&watcher.plan), watcher.split());
+    // A schedule goes on to its end, whether its last requests were early or not.
+    let is_whole = matches!(plan.load, Load::Open { .. }) && plan.requests.is_none() && !*run.stop.borrow();
     let (elapsed, tally) = run.join()?;
-    plan.csv.iter().try_for_each(|path| write_csv(path, &tally.rows))?;
+    let elapsed = if is_whole { elapsed.max(plan.end()) } else { elapsed };
+    if let (Some(path), Some(file)) = (&plan.csv, csv) {
+        write_csv(path, file, &tally.rows)?;
+    }
     Ok(Report::new(&plan, tally, ticks, elapsed, split))
 }
 
@@ -75,6 +83,7 @@ impl Run {
                 shard: Arc::new(shard),
                 index,
                 next: Arc::clone(&next),
+                num_seen: Cell::new(0),
             };
             let stopped = stop.subscribe();
             threads.push(thread::spawn(move || runtime.block_on(sender.run(stopped))));
@@ -106,6 +115,8 @@ struct Sender {
     shard: Arc<Shard>,
     index: usize,
     next: Arc<AtomicU64>,
+    /// Requests of the schedule so far.
+    num_seen: Cell<usize>,
 }
 
 impl Sender {
@@ -130,6 +141,19 @@ impl Sender {
             () = tokio::time::sleep_until((self.shard.began + last).into()) => {}
         }
         streams.shutdown().await;
+        self.drop_the_rest();
+    }
+
+    /// Counts what came due and was never looked at: the generator fell behind its schedule.
+    fn drop_the_rest(&self) {
+        let plan = &self.shard.plan;
+        let Load::Open { rate, poisson } = plan.load else { return };
+        let (now, arrivals) = (self.shard.now(), Arrivals { rate, poisson, seed: plan.seed });
+        let limit = usize::try_from(plan.requests.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+        let due = due_times(arrivals).take_while(|&at| at < plan.end().min(now)).take(limit).enumerate();
+        for (number, at) in due.skip(self.index).step_by(plan.threads).skip(self.num_seen.get()) {
+            self.shard.drop_one(number as u64, at);
+        }
     }
 
     async fn open(&self, arrivals: Arrivals, streams: &mut JoinSet<bool>) {
@@ -139,13 +163,18 @@ impl Sender {
         let requests = plan.requests.unwrap_or(u64::MAX);
         let mut due = pace(arrivals, place, self.shard.began, plan.end(), requests);
         while let Some(next) = due.recv().await {
+            self.num_seen.set(self.num_seen.get() + 1);
             while streams.try_join_next().is_some() {}
             if streams.len() >= most {
                 self.shard.drop_one(next.number, next.at);
                 continue;
             }
             let (shard, job) = (Arc::clone(&self.shard), self.jobs.get(next.number));
-            streams.spawn(async move { shard.send(job, next.at).await });
+            let unbegun = Unbegun { shard: Arc::clone(&shard), due: Some(next) };
+            streams.spawn(async move {
+                unbegun.begin();
+                shard.send(job, next.at).await
+            });
         }
     }
 
@@ -157,6 +186,24 @@ impl Sender {
                 true
             });
         }
+    }
+}
+
+/// A request whose task the runtime has yet to look at. If it never does, the request was dropped.
+struct Unbegun {
+    shard: Arc<Shard>,
+    due: Option<Due>,
+}
+
+impl Unbegun {
+    fn begin(mut self) {
+        self.due = None;
+    }
+}
+
+impl Drop for Unbegun {
+    fn drop(&mut self) {
+        self.due.take().into_iter().for_each(|due| self.shard.drop_one(due.number, due.at));
     }
 }
 

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use charrnn_serve::pb::generate_response::Event;
-use charrnn_serve::pb::{Chunk, Finished, GenerateResponse, Timing};
+use charrnn_serve::pb::{Chunk, FinishReason, Finished, GenerateResponse, Timing};
+use tokio::time::timeout;
 use tonic::{Code, Status};
 
 use crate::client::Connections;
@@ -12,6 +13,9 @@ use crate::job::Job;
 use crate::plan::Plan;
 use crate::record::{Outcome, Record};
 use crate::tally::Tally;
+
+/// Of a text alone: a server that hangs would otherwise hold up the run for ever.
+const SOLO_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the requests of one thread share.
 pub(crate) struct Shard {
@@ -131,8 +135,8 @@ impl<'a> Call<'a> {
         let (outcome, message) = match outcome {
             Ok(outcome) => (outcome, None),
             Err(Fault::Status(status)) => (Outcome::Failed(status.code()), Some(line(&status))),
-            Err(Fault::Protocol(what)) => (Outcome::Protocol, Some(what)),
-            Err(Fault::Differs(what)) => (Outcome::Differs, Some(what)),
+            Err(Fault::Protocol(what)) => (Outcome::Protocol, Some(format!("PROTOCOL: {what}"))),
+            Err(Fault::Differs(what)) => (Outcome::Differs, Some(format!("DIFFERS: {what}"))),
         };
         let number = self.record.number;
         message.iter().for_each(|what| self.shard.tally().say(what, number));
@@ -219,6 +223,10 @@ impl Reader<'_> {
             let (says, came) = (finished.chars, self.num_chars);
             return Err(Fault::Protocol(format!("Finished says {says} characters, {came} came")));
         }
+        // The server keeps the deadline too, and ends the text with what there is.
+        if finished.reason() == FinishReason::Deadline {
+            return Err(too_late());
+        }
         match self.expected {
             Some(expected) if expected.len() != self.num_bytes => {
                 let alone = expected.chars().count();
@@ -246,8 +254,11 @@ pub(crate) async fn read_text(connections: &Connections, job: Job) -> Result<Str
         Fault::Protocol(what) | Fault::Differs(what) => what,
     };
     let call = connections.generate(job.request, job.number, false, None);
-    let mut messages = call.await.map_err(|status| line(&status))?;
-    while let Some(message) = messages.message().await.map_err(|status| line(&status))? {
+    let silent = |_| format!("nothing came for {} s", SOLO_PATIENCE.as_secs());
+    let mut messages = timeout(SOLO_PATIENCE, call).await.map_err(silent)?.map_err(|status| line(&status))?;
+    loop {
+        let message = timeout(SOLO_PATIENCE, messages.message()).await.map_err(silent)?;
+        let Some(message) = message.map_err(|status| line(&status))? else { break };
         if let Some(Event::Chunk(chunk)) = &message.event {
             text.push_str(&chunk.text);
         }

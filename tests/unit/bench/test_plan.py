@@ -32,6 +32,12 @@ def test_other_lengths_are_refused(words: str) -> None:
         parse_spread(words)
 
 
+@pytest.mark.parametrize("words", ["0", "5..4", "1..10000000000", "exp:nan", "exp:0", "lognormal:inf:1"])
+def test_lengths_out_of_range_are_told_with_the_range(words: str) -> None:
+    with pytest.raises(RequestError, match="within 1 and 1,000,000,000"):
+        parse_spread(words)
+
+
 def test_an_slo_is_read_in_its_units() -> None:
     assert parse_slo("first_char=0.1s, inter_char=20ms,request=500us") == {
         "first_char_ms": 100.0,
