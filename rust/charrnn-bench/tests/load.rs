@@ -28,6 +28,9 @@ fn outcome(report: &Report, name: &str) -> u64 {
 fn an_open_load_sends_its_rate_whatever_comes_back() {
     let report = run(plan(serve(|_| Fault::None), open()));
     assert_eq!(report.outcomes.values().sum::<u64>(), COUNT);
+    // Characters count if they come within the window.
+    let long = Plan { requests: Some(COUNT), duration_s: 30.0, ..plan(serve(|_| Fault::None), open()) };
+    let report = run(long);
     assert_eq!(outcome(&report, "ok"), COUNT);
     assert_eq!(report.good_share, Some(1.0));
     assert!((9_000..11_000).contains(&report.chars), "{} characters of 200 texts of 40 to 60", report.chars);
@@ -36,7 +39,10 @@ fn an_open_load_sends_its_rate_whatever_comes_back() {
 
 #[test]
 fn threads_share_one_schedule() {
-    let seen = |threads| run(Plan { threads, connections: 3, ..plan(serve(|_| Fault::None), open()) });
+    let base = || plan(serve(|_| Fault::None), open());
+    // A window far longer than the requests take: characters count if they come within it.
+    let long = |threads| Plan { threads, connections: 3, requests: Some(150), duration_s: 30.0, ..base() };
+    let seen = |threads| run(long(threads));
     let (one, three) = (seen(1), seen(3));
     assert_eq!((one.chars, one.outcomes), (three.chars, three.outcomes));
 }
@@ -157,10 +163,10 @@ fn cancelled_and_slowly_read_requests_are_not_blamed_on_the_server() {
 
 #[test]
 fn a_request_is_good_if_it_meets_the_slo() {
-    let address =
-        serve(|call| if call % 2 == 0 { Fault::Slow(Duration::from_millis(60)) } else { Fault::None });
-    let slo = Slo { first_char_ms: Some(50.0), ..Slo::default() };
-    let report = run(Plan { slo, ..plan(address, open()) });
+    // Far enough apart for any machine.
+    let address = serve(|call| if call % 2 == 0 { Fault::Slow(Duration::from_secs(3)) } else { Fault::None });
+    let slo = Slo { first_char_ms: Some(2000.0), ..Slo::default() };
+    let report = run(Plan { slo, max_tokens: Spread::Uniform(8, 8), ..plan(address, open()) });
     assert_eq!(report.good_share, Some(0.5));
     assert!((report.goodput - RATE / 2.0).abs() < 1e-6 && (report.rate - RATE).abs() < 1e-6);
 }
