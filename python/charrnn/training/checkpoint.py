@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from charrnn.errors import CheckpointError
-from charrnn.training.files import new_folder, sha256_file, sha256_json, write_json
+from charrnn.training.files import new_folder, sealed, sha256_file, unsealed, write_json
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 FORMAT, VERSION = "charrnn-checkpoint", 1
@@ -79,7 +79,7 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> str:
             save_file(dict(checkpoint.tensors), aside / OPTIMIZER)
             files = {file: sha256_file(aside / file) for file in (MODEL, OPTIMIZER)}
             state = {"format": FORMAT, "version": VERSION, **checkpoint.state, "files": files}
-            write_json(aside / STATE, state | {"sha256": sha256_json(state)})
+            write_json(aside / STATE, sealed(state))
     except (OSError, SafetensorError) as error:
         remedy = _remedy(has_earlier=bool(list_checkpoints(folder)))
         raise CheckpointError(f"{_cannot_save(folder / name, checkpoint, error)}; {remedy}") from error
@@ -112,21 +112,19 @@ def load_checkpoint(path: Path, *, weights_only: bool = False) -> Checkpoint:
 
 def _load_state(path: Path) -> dict[str, Any]:
     try:
-        state = json.loads(path.read_bytes())
-        found = state.pop("sha256")
-        expected = sha256_json(state)
+        state = unsealed(json.loads(path.read_bytes()))
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: {error!r}") from error
-    if found != expected:
-        raise CheckpointError(f"{path} is damaged: its content has sha256 {expected}, but it names {found}")
+    except KeyError as error:
+        raise CheckpointError(f"{path} is damaged: it does not name its own sha256") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
     if (state.get("format"), state.get("version")) != (FORMAT, VERSION):
         raise CheckpointError(
             f"{path} has format {state.get('format')!r} version {state.get('version')!r}: "
             f"this charrnn reads {FORMAT!r} version {VERSION}"
         )
-    return dict(state)
+    return state
 
 
 def _load_tensors(path: Path, expected: str) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -97,3 +97,22 @@ def sha256_file(path: Path) -> str:
 def sha256_json(value: Any) -> str:
     """The hash of a JSON value, whatever its layout and the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with its own hash in it, by which damage is found."""
+    return {**value, "sha256": sha256_json(value)}
+
+
+def unsealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Undoes ``sealed``.
+
+    Raises:
+        KeyError: it was never sealed.
+        ValueError: it is not as it was sealed.
+    """
+    content = dict(value)
+    named, found = content.pop("sha256"), sha256_json(content)
+    if named != found:
+        raise ValueError(f"its content has sha256 {found}, but it names {named}")
+    return content

@@ -16,7 +16,6 @@ from charrnn.training import setup, warm_start
 from charrnn.training.checkpoint import Checkpoint
 from charrnn.training.config import TrainConfig
 from charrnn.training.distributed import World
-from charrnn.training.files import write_json
 from charrnn.training.forecast import free_memory, shortage
 from charrnn.training.learner import Learner, choose_device
 from charrnn.training.progress import Progress
@@ -120,7 +119,7 @@ class Opening:
             material = setup.reopen(folder, source, standing, may_change=may_change)
             self._go_on(standing, material, progress)
         if self._config != stored and not standing.is_over:
-            write_json(folder.config, self._config.to_json())
+            folder.write_config(self._config)
         return Opened(material, learner, progress, name)
 
     def _restored(self, checkpoint: Checkpoint) -> tuple[Learner, Progress]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from charrnn.errors import CheckpointError, ConfigError
 from charrnn.training.config import TrainConfig
-from charrnn.training.files import remove_leftovers, write_json
+from charrnn.training.files import remove_leftovers, sealed, unsealed, write_json
 from charrnn.vocab import Vocab
 
 RUN_FORMAT, RUN_VERSION = "charrnn-run", 1
@@ -90,9 +90,13 @@ class RunFolder:
             CheckpointError: there is no run, or its settings cannot be read.
         """
         try:
-            return TrainConfig.from_json(_read_json(self.config))
+            return TrainConfig.from_json(_read_sealed(self.config))
         except (ConfigError, TypeError) as error:
             raise CheckpointError(f"{self.config} is damaged: {error}") from error
+
+    def write_config(self, config: TrainConfig) -> None:
+        """Replace config.json in one piece."""
+        write_json(self.config, sealed(config.to_json()))
 
     def read_vocab(self) -> Vocab:
         """The run's vocabulary."""
@@ -108,7 +112,7 @@ class RunFolder:
         Raises:
             CheckpointError: it is missing, damaged or of another version.
         """
-        info = _read_json(self.info)
+        info = _read_sealed(self.info)
         if (info.get("format"), info.get("version")) != (RUN_FORMAT, RUN_VERSION):
             raise CheckpointError(
                 f"{self.info} has format {info.get('format')!r} version {info.get('version')!r}: "
@@ -118,7 +122,7 @@ class RunFolder:
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Replace run.json in one piece."""
-        write_json(self.info, {"format": RUN_FORMAT, "version": RUN_VERSION, **info})
+        write_json(self.info, sealed({"format": RUN_FORMAT, "version": RUN_VERSION, **info}))
 
 
 def _lock(descriptor: int, path: Path) -> None:
@@ -130,6 +134,16 @@ def _lock(descriptor: int, path: Path) -> None:
             f"run folder {path} is locked by pid {holder or 'unknown'}: "
             "wait for that process to end, or choose another --out"
         ) from error
+
+
+def _read_sealed(path: Path) -> dict[str, Any]:
+    value = _read_json(path)
+    if "sha256" not in value:  # runs of the first days
+        return value
+    try:
+        return unsealed(value)
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}; it is not for editing") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

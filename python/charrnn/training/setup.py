@@ -115,7 +115,7 @@ def begin(folder: RunFolder, config: TrainConfig, text: Text, origin: Mapping[st
 
     ``origin`` says where the run's settings and first weights come from, as far as that is elsewhere.
     """
-    write_json(folder.config, config.to_json())
+    folder.write_config(config)
     folder.write_info({"corpus": _identity(text.source), **({"origin": origin} if origin else {})})
     write_json(folder.vocab, text.vocab.to_json())
     return _encode(folder, config, text, [])

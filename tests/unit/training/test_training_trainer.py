@@ -19,6 +19,7 @@ from charrnn.errors import CharrnnError, CheckpointError, ConfigError, DataError
 from charrnn.training import TrainConfig, Trainer, evaluate, load_run, loop, setup
 from charrnn.training.checkpoint import MODEL, list_checkpoints
 from charrnn.training.learner import Learner, Learnt
+from charrnn.training.run_folder import RunFolder
 from charrnn.training.saving import Saver
 from charrnn.training.setup import corpora_at
 from tests.runs import Diary, last_weights
@@ -156,8 +157,7 @@ def test_without_an_intact_checkpoint_nothing_is_trained(
 
 def test_a_checkpoint_of_other_settings_is_refused(corpus: Path, small: TrainConfig, tmp_path: Path) -> None:
     Trainer(small).fit(corpus, out=tmp_path / "run")
-    config = tmp_path / "run/config.json"
-    config.write_text(config.read_text().replace('"lr": 0.01', '"lr": 0.02'))
+    RunFolder(tmp_path / "run").write_config(small.replace(lr=0.02))
     with pytest.raises(ConfigError, match=r"lr is 0.01 in the run and 0.02 was given"):
         Trainer(small.replace(lr=0.02)).fit(out=tmp_path / "run", resume=True)
 
