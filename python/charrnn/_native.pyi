@@ -186,12 +186,13 @@ def serve(
     bundles: Sequence[str | PathLike[str]],
     onnxruntime: str | PathLike[str],
     listen: str,
+    metrics: str | None,
     workers: int | None,
     max_streams: int,
     max_queue: int,
     precision: str | None,
     drain_timeout_s: float,
-    on_ready: Callable[[str], None],
+    on_ready: Callable[[str, str | None], None],
 ) -> None: ...
 def limits() -> list[tuple[str, float, float, float | None, str]]: ...
 def philox4x32(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]: ...

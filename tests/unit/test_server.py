@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from charrnn.errors import RequestError
-from charrnn.server import check_listen
+from charrnn.server import check_listen, serve
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "127.8.9.1:65535", "localhost:1", "[::1]:50051"])
@@ -20,6 +20,11 @@ def test_other_machines_only_when_told(address: str) -> None:
     with pytest.raises(RequestError, match="no TLS yet"):
         check_listen(address, insecure=False)
     check_listen(address, insecure=True)
+
+
+def test_the_address_of_metrics_is_held_to_the_same_and_named() -> None:
+    with pytest.raises(RequestError, match="metrics address '0.0.0.0:1'.*no TLS yet"):
+        serve([], metrics="0.0.0.0:1")
 
 
 @pytest.mark.parametrize(

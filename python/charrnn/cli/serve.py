@@ -9,12 +9,16 @@ from charrnn.cli.kinds import YEAR_S, Number
 READY = "serving on "
 """Begins the line that tells the address, once requests are answered."""
 
+METRICS = "metrics on "
+"""Begins the line after it, with ``--metrics``."""
+
 
 @click.command(
     epilog="""\b
     Examples:
       charrnn serve shakespeare
       charrnn serve shakespeare linux --listen 127.0.0.1:0 --workers 2
+      charrnn serve shakespeare --metrics 127.0.0.1:9464
 
     Ctrl-C or SIGTERM lets running texts finish and refuses new ones; then the exit code is 0. A second one
     stops at once, with 130 for Ctrl-C and 143 for SIGTERM.
@@ -26,6 +30,12 @@ READY = "serving on "
     default="127.0.0.1:50051",
     metavar="HOST:PORT",
     help="Where to listen; port 0 takes a free one.",
+)
+@click.option(
+    "--metrics",
+    metavar="HOST:PORT",
+    help="Where Prometheus finds /metrics, and others /healthz, over plain HTTP.",
+    show_default="off",
 )
 @click.option(
     "--workers", type=click.IntRange(1), help="Decode threads of each model.", show_default="one a core"
@@ -44,6 +54,7 @@ READY = "serving on "
 def serve(
     bundles: tuple[str, ...],
     listen: str,
+    metrics: str | None,
     workers: int | None,
     max_streams: int,
     queue: int,
@@ -57,6 +68,7 @@ def serve(
     run_server(
         bundles,
         listen=listen,
+        metrics=metrics,
         insecure=insecure,
         workers=workers,
         max_streams=max_streams,
@@ -64,4 +76,5 @@ def serve(
         precision=precision,
         drain_timeout_s=drain_timeout,
         on_ready=lambda address: click.echo(f"{READY}{address}; Ctrl-C stops", err=True),
+        on_metrics=lambda address: click.echo(f"{METRICS}http://{address}/metrics", err=True),
     )

@@ -1,13 +1,12 @@
 //! `serve`: the gRPC server, run until a signal says stop.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use charrnn_serve::{run_server, ServeError, ServeOptions};
+use charrnn_serve::{run_server, Addresses, ServeError, ServeOptions};
 use pyo3::prelude::*;
 use tokio::sync::oneshot;
 
@@ -16,19 +15,20 @@ use crate::error::{raise, OrRaise};
 
 /// What the server's thread tells Python's.
 enum Notice {
-    Ready(SocketAddr),
+    Ready(Addresses),
     Ended(Result<(), ServeError>),
 }
 
 /// Serves bundles until a signal raises in Python, then lets streams finish; a second signal ends it at once.
 #[pyfunction]
-#[pyo3(signature = (*, bundles, onnxruntime, listen, workers, max_streams, max_queue, precision, drain_timeout_s, on_ready))]
+#[pyo3(signature = (*, bundles, onnxruntime, listen, metrics, workers, max_streams, max_queue, precision, drain_timeout_s, on_ready))]
 #[allow(clippy::too_many_arguments, reason = "keyword-only in Python")]
 pub(crate) fn serve(
     py: Python<'_>,
     bundles: Vec<PathBuf>,
     onnxruntime: PathBuf,
     listen: String,
+    metrics: Option<String>,
     workers: Option<usize>,
     max_streams: usize,
     max_queue: usize,
@@ -40,8 +40,8 @@ pub(crate) fn serve(
     let drain_timeout = Duration::try_from_secs_f64(drain_timeout_s)
         .map_err(|error| raise("RequestError", seconds(error)))?;
     let (engine, workers) = (engine_config(max_streams, max_queue)?, Some(num_workers(workers)?));
-    let options =
-        ServeOptions { bundles, dylib: onnxruntime, listen, workers, precision, engine, drain_timeout };
+    let dylib = onnxruntime;
+    let options = ServeOptions { bundles, dylib, listen, metrics, workers, precision, engine, drain_timeout };
     let (stops, notices) = start(options);
     watch(py, stops, &notices, &on_ready)
 }
@@ -51,7 +51,7 @@ fn start(options: ServeOptions) -> (Vec<oneshot::Sender<()>>, Mutex<Receiver<Not
     let ((stop, stopped), (abort, aborted)) = (oneshot::channel(), oneshot::channel());
     let (sender, notices) = channel();
     thread::spawn(move || {
-        let ready = |address| drop(sender.send(Notice::Ready(address)));
+        let ready = |addresses| drop(sender.send(Notice::Ready(addresses)));
         let ended = run_server(&options, ready, stopped, aborted);
         drop(sender.send(Notice::Ended(ended)));
     });
@@ -71,7 +71,10 @@ fn watch(
     let wait = || notices.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(SIGNAL_POLL);
     loop {
         match py.detach(wait) {
-            Ok(Notice::Ready(address)) => drop(on_ready.call1(py, (address.to_string(),))?),
+            Ok(Notice::Ready(Addresses { listen, metrics })) => {
+                let metrics = metrics.map(|address| address.to_string());
+                on_ready.call1(py, (listen.to_string(), metrics))?;
+            }
             Ok(Notice::Ended(result)) => return impatient.map_or_else(|| result.or_raise(), Err),
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(raise("ServerError", "the server's thread died"))

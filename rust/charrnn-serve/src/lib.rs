@@ -6,9 +6,12 @@
 #[doc(hidden)]
 pub mod codec;
 mod error;
+mod exposition;
+mod metrics;
 mod model;
 mod onnx;
 pub mod pb;
+mod process;
 mod run;
 mod server;
 mod service;
@@ -19,6 +22,6 @@ mod stream;
 pub use error::{GenerateError, ServeError};
 pub use model::{load_coder, load_model, Model, ModelInfo};
 pub use onnx::{OrtError, OrtModel, OrtRuntime};
-pub use run::{default_workers, run_server, ServeOptions};
-pub use server::serve;
+pub use run::{default_workers, run_server, Addresses, ServeOptions};
+pub use server::{serve, Listeners};
 pub use stream::{EventStream, TimedOut};

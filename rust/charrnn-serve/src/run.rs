@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::error::ServeError;
 use crate::model::{load_model, Model};
-use crate::server::serve_checked;
+use crate::server::{serve_checked, Listeners};
 use crate::service::Models;
 
 /// Protocol work is a tenth of the decoding's; a second thread would only take a core from it.
@@ -28,6 +28,8 @@ pub struct ServeOptions {
     pub dylib: PathBuf,
     /// `HOST:PORT`; port 0 takes a free one.
     pub listen: String,
+    /// The same for metrics, which nobody answers unless it is given.
+    pub metrics: Option<String>,
     /// Decode threads a model; default: one a core.
     pub workers: Option<usize>,
     /// `fp32` or `int8`; default: int8 where the bundle has it.
@@ -38,26 +40,35 @@ pub struct ServeOptions {
     pub drain_timeout: Duration,
 }
 
+/// Where a server answers, port 0 resolved.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// gRPC.
+    pub listen: SocketAddr,
+    /// Metrics, if asked for.
+    pub metrics: Option<SocketAddr>,
+}
+
 /// Serves until `stop` is sent to or its sender dropped; blocks. Then streams may finish, unless `abort` is sent to.
-/// `on_ready` gets the address, once it answers.
+/// `on_ready` gets the addresses, once they answer.
 pub fn run_server(
     options: &ServeOptions,
-    on_ready: impl FnOnce(SocketAddr),
+    on_ready: impl FnOnce(Addresses),
     stop: oneshot::Receiver<()>,
     abort: oneshot::Receiver<()>,
 ) -> Result<(), ServeError> {
     let runtime = runtime()?;
     // First, so that a taken port shows before seconds of loading.
-    let listener = runtime.block_on(bind(&options.listen))?;
+    let listeners = runtime.block_on(bind_all(options))?;
     let models = Models::new(load_models(options)?)?;
-    on_ready(listener.local_addr()?);
+    on_ready(addresses(&listeners)?);
     let stopped = async { drop(stop.await) };
     let aborted = async {
         if abort.await.is_err() {
             std::future::pending().await
         }
     };
-    let served = runtime.block_on(serve_checked(listener, models, stopped, aborted, options.drain_timeout));
+    let served = runtime.block_on(serve_checked(listeners, models, stopped, aborted, options.drain_timeout));
     runtime.shutdown_timeout(RUNTIME_TIMEOUT);
     served
 }
@@ -65,6 +76,20 @@ pub fn run_server(
 fn runtime() -> Result<Runtime, ServeError> {
     let mut builder = Builder::new_multi_thread();
     Ok(builder.worker_threads(NUM_IO_THREADS).thread_name("charrnn-io").enable_all().build()?)
+}
+
+async fn bind_all(options: &ServeOptions) -> Result<Listeners, ServeError> {
+    let grpc = bind(&options.listen).await?;
+    let metrics = match &options.metrics {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    Ok(Listeners { grpc, metrics })
+}
+
+fn addresses(listeners: &Listeners) -> Result<Addresses, ServeError> {
+    let metrics = listeners.metrics.as_ref().map(TcpListener::local_addr).transpose()?;
+    Ok(Addresses { listen: listeners.grpc.local_addr()?, metrics })
 }
 
 async fn bind(address: &str) -> Result<TcpListener, ServeError> {

@@ -1,6 +1,7 @@
 //! `serve`: socket, health, reflection, and an end that always comes.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use tonic_health::ServingStatus;
 use tower::util::MapResponseLayer;
 
 use crate::error::ServeError;
+use crate::metrics::{serve_metrics, Source};
 use crate::model::Model;
 use crate::pb::char_rnn_server::CharRnnServer;
 use crate::pb::FILE_DESCRIPTOR_SET;
@@ -32,22 +34,38 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long streams that have ended may take to reach their clients. hyper's own wait has no end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Serves `models` on `listener` until `shutdown` completes, then ends in order: health says NOT_SERVING, new
+/// Where a server answers.
+#[derive(Debug)]
+pub struct Listeners {
+    /// gRPC.
+    pub grpc: TcpListener,
+    /// Prometheus' metrics and `/healthz`, over plain HTTP.
+    pub metrics: Option<TcpListener>,
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(grpc: TcpListener) -> Self {
+        Listeners { grpc, metrics: None }
+    }
+}
+
+/// Serves `models` on `listeners` until `shutdown` completes, then ends in order: health says NOT_SERVING, new
 /// requests get UNAVAILABLE, running streams have `drain_timeout` to finish, the rest end with UNAVAILABLE, and
 /// connections close. Returns within `drain_timeout` and a few seconds whatever the clients do; a connection
 /// that would not close then goes with the runtime.
 pub async fn serve(
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     models: Vec<Model>,
     shutdown: impl Future<Output = ()>,
     drain_timeout: Duration,
 ) -> Result<(), ServeError> {
-    serve_checked(listener, Models::new(models)?, shutdown, std::future::pending(), drain_timeout).await
+    let models = Models::new(models)?;
+    serve_checked(listeners.into(), models, shutdown, std::future::pending(), drain_timeout).await
 }
 
 /// The same for models that are known to have names of their own. Running streams end early if `abort` completes.
 pub(crate) async fn serve_checked(
-    listener: TcpListener,
+    listeners: Listeners,
     models: Models,
     shutdown: impl Future<Output = ()>,
     abort: impl Future<Output = ()>,
@@ -56,9 +74,13 @@ pub(crate) async fn serve_checked(
     let models = Arc::new(models);
     let health = Health::new(&models).await;
     let (close, closed) = oneshot::channel::<()>();
-    // A set of one: its task ends with it, should the caller drop this future.
-    let mut server = JoinSet::new();
-    server.spawn(listen(listener, Arc::clone(&models), health.service(), async { drop(closed.await) }));
+    // Sets of one: their tasks end with them, should the caller drop this future.
+    let (mut server, mut scraped) = (JoinSet::new(), JoinSet::new());
+    server.spawn(listen(listeners.grpc, Arc::clone(&models), health.service(), async { drop(closed.await) }));
+    if let Some(listener) = listeners.metrics {
+        let source = Source { models: Arc::clone(&models), is_serving: Arc::clone(&health.is_serving) };
+        scraped.spawn(serve_metrics(listener, source));
+    }
     tokio::select! {
         ended = server.join_next() => return flatten(ended),
         () = shutdown => {}
@@ -143,13 +165,15 @@ async fn drain(models: &Arc<Models>, abort: impl Future<Output = ()>, timeout: D
 struct Health {
     reporter: HealthReporter,
     names: Vec<String>,
+    is_serving: Arc<AtomicBool>,
 }
 
 impl Health {
     async fn new(models: &Models) -> Self {
         let service = CharRnnServer::<CharRnnService>::NAME;
         let names = ["", service].into_iter().chain(models.names()).map(str::to_owned).collect();
-        let health = Health { reporter: HealthReporter::new(), names };
+        let is_serving = Arc::new(AtomicBool::new(true));
+        let health = Health { reporter: HealthReporter::new(), names, is_serving };
         health.set(ServingStatus::Serving).await;
         health
     }
@@ -159,6 +183,7 @@ impl Health {
     }
 
     async fn not_serving(&self) {
+        self.is_serving.store(false, Relaxed);
         self.set(ServingStatus::NotServing).await;
     }
 

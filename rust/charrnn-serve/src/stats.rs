@@ -1,22 +1,20 @@
-//! What a model's engine has counted, as protobuf.
+//! What a model's engine has counted, as protobuf, and the names of what ended and what was refused.
 
-use charrnn_core::meter::{Counted, Outcome};
+use charrnn_core::meter::{Counted, Outcome, Stats};
 
 use crate::model::Model;
 use crate::pb;
 
 pub(crate) fn to_pb_stats(model: &Model) -> pb::ModelStats {
     let stats = model.stats();
-    let names = Outcome::ALL.into_iter().map(|outcome| outcome.name().to_owned());
-    let rejected = [("queue_full", stats.queue_full), ("stopping", stats.stopping)];
     pb::ModelStats {
         model: model.info().name.clone(),
         slots: stats.slots as u32,
         running: stats.running as u32,
         parked: stats.parked as u32,
         waiting: stats.waiting as u32,
-        ended: names.zip(stats.ended).collect(),
-        rejected: rejected.map(|(name, count)| (name.to_owned(), count)).into(),
+        ended: ended(&stats).map(|(name, count)| (name.to_owned(), count)).collect(),
+        rejected: rejected(&stats).map(|(name, count)| (name.to_owned(), count)).into(),
         batch: to_pb_histogram(stats.batch),
         step: to_pb_histogram(stats.step),
         sample: to_pb_histogram(stats.sample),
@@ -26,6 +24,16 @@ pub(crate) fn to_pb_stats(model: &Model) -> pb::ModelStats {
         inter_char: to_pb_histogram(stats.inter_char),
         chunk_chars: to_pb_histogram(stats.chunk_chars),
     }
+}
+
+/// Streams that are over, by how they ended.
+pub(crate) fn ended(stats: &Stats) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+    Outcome::ALL.into_iter().map(Outcome::name).zip(stats.ended.iter().copied())
+}
+
+/// Requests turned away, by cause.
+pub(crate) fn rejected(stats: &Stats) -> [(&'static str, u64); 2] {
+    [("queue_full", stats.queue_full), ("stopping", stats.stopping)]
 }
 
 fn to_pb_histogram(counted: Counted) -> Option<pb::Histogram> {

@@ -13,7 +13,7 @@ use charrnn_serve::pb::char_rnn_client::CharRnnClient;
 use charrnn_serve::pb::generate_request::Start;
 use charrnn_serve::pb::generate_response::Event;
 use charrnn_serve::pb::{Chunk, GenerateRequest, GenerateResponse, Sampling, Stopping};
-use charrnn_serve::{serve, Model, ModelInfo, ServeError};
+use charrnn_serve::{serve, Listeners, Model, ModelInfo, ServeError};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -105,20 +105,29 @@ fn info(name: &str) -> ModelInfo {
     }
 }
 
+async fn bind() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    (listener, address)
+}
+
 /// A server that a test stops itself, or that ends with the test's runtime.
 pub(crate) struct TestServer {
     pub(crate) address: String,
+    /// `HOST:PORT` of `/metrics` and `/healthz`.
+    pub(crate) metrics: String,
     stop: oneshot::Sender<()>,
     pub(crate) ended: JoinHandle<Result<(), ServeError>>,
 }
 
 impl TestServer {
     pub(crate) async fn start(models: Vec<Model>, drain_timeout: Duration) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = format!("http://{}", listener.local_addr().expect("bound"));
+        let (grpc, address) = bind().await;
+        let (metrics, metrics_address) = bind().await;
+        let listeners = Listeners { grpc, metrics: Some(metrics) };
         let (stop, stopped) = oneshot::channel();
-        let ended = tokio::spawn(serve(listener, models, async { drop(stopped.await) }, drain_timeout));
-        TestServer { address, stop, ended }
+        let ended = tokio::spawn(serve(listeners, models, async { drop(stopped.await) }, drain_timeout));
+        TestServer { address: format!("http://{address}"), metrics: metrics_address, stop, ended }
     }
 
     /// One plain model named `fake`.

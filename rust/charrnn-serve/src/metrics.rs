@@ -1,0 +1,111 @@
+//! The metrics listener: `/metrics` for Prometheus and `/healthz`, over HTTP/1.1 on a socket of its own.
+//!
+//! Knows sockets and paths; what a page says is `exposition`'s. A connection gets one answer, within seconds, and few
+//! stand at once: a scraper that is slow or means ill costs the streams nothing.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{HeaderValue, ALLOW, CONTENT_TYPE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::exposition::exposition;
+use crate::process::usage;
+use crate::service::Models;
+
+/// More wait in the listener's queue.
+const MAX_CONNECTIONS: usize = 16;
+const MAX_HEADERS: usize = 64;
+const MAX_HEADER_BYTES: usize = 16 << 10;
+/// From a connection's first byte to its last.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Before the next try to accept, when the process is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+const PLAIN_TYPE: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// What there is to tell.
+pub(crate) struct Source {
+    pub(crate) models: Arc<Models>,
+    /// No longer, once the server drains.
+    pub(crate) is_serving: Arc<AtomicBool>,
+}
+
+impl Source {
+    fn metrics(&self) -> String {
+        let models: Vec<_> =
+            self.models.iter().map(|model| (model.info().name.as_str(), model.stats())).collect();
+        exposition(&models, usage().as_ref())
+    }
+
+    fn health(&self) -> (StatusCode, &'static str) {
+        match self.is_serving.load(Relaxed) {
+            true => (StatusCode::OK, "serving\n"),
+            false => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        }
+    }
+}
+
+/// Answers until dropped.
+pub(crate) async fn serve_metrics(listener: TcpListener, source: Source) {
+    let source = Arc::new(source);
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.len() >= MAX_CONNECTIONS {
+            connections.join_next().await;
+        }
+        connections.spawn(answer(accept(&listener).await, Arc::clone(&source)));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
+async fn answer(stream: TcpStream, source: Arc<Source>) {
+    let respond = |request: Request<_>| std::future::ready(Ok::<_, Infallible>(respond(&request, &source)));
+    let connection = http1::Builder::new()
+        .keep_alive(false)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .serve_connection(TokioIo::new(stream), service_fn(respond));
+    // What goes wrong on a connection is its client's alone.
+    let _ = tokio::time::timeout(TIMEOUT, connection).await;
+}
+
+fn respond<B>(request: &Request<B>, source: &Source) -> Response<Full<Bytes>> {
+    let (status, kind, body) = match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, METRICS_TYPE, source.metrics()),
+        (&Method::GET | &Method::HEAD, "/healthz") => {
+            let (status, word) = source.health();
+            (status, PLAIN_TYPE, word.to_owned())
+        }
+        (_, "/metrics" | "/healthz") => {
+            (StatusCode::METHOD_NOT_ALLOWED, PLAIN_TYPE, "only GET and HEAD\n".to_owned())
+        }
+        _ => (StatusCode::NOT_FOUND, PLAIN_TYPE, "there are /metrics and /healthz\n".to_owned()),
+    };
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    response
+}
