@@ -76,7 +76,7 @@ def gather(
             f"Split {material.split.name} has no validation part: there is no loss but the training one."
         )
     elif run is None:
-        ngram = ngram_losses(parts["train"], parts["validation"], size)
+        ngram = ngram_losses(parts["train"], parts["validation"], size, end_token=material.end_token)
     else:
         measures = measure(run, parts["validation"], "validation", Wanted(dynamic=dynamic))
         ngram = measures.ngram

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from charrnn.training.diary import read_diary
 from charrnn.training.evaluation import Loss, evaluate
-from charrnn.training.measures import part_of, predicted
+from charrnn.training.measures import part_of
 from charrnn.training.ngram import NgramLosses, ngram_losses
 from charrnn.training.run import Run, load_run
 
@@ -85,8 +85,8 @@ def _ngram(run: Run, columns: dict[tuple[str, str], NgramLosses]) -> NgramLosses
     """Runs on the same text and split share a column."""
     key = (str(run.info["tokens"]["sha256"]), json.dumps(run.info["split"]))
     if key not in columns:
-        size = run.model.shape.vocab_size
-        columns[key] = ngram_losses(run.tokens["train"], predicted(run, run.tokens["validation"]), size)
+        train, text, size = run.tokens["train"], run.tokens["validation"], run.model.shape.vocab_size
+        columns[key] = ngram_losses(train, text, size, end_token=run.end_token)
     return columns[key]
 
 

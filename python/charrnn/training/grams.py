@@ -30,37 +30,46 @@ class Level:
     """The G n-grams of one order n in both texts.
 
     ``counts`` are those in the training text, 0 for an n-gram that stands only in the other; ``num_before``
-    is in how many ways an n-gram is continued to its left there. ``context`` numbers the n - 1 symbols before
-    the last one, below ``num_contexts``. ``scored`` has the n-gram of each prediction (M - 1,), of which
-    ``is_scored`` (M - 1,) have n - 1 symbols before them.
+    is in how many ways an n-gram is continued to its left there, or its count where nothing can stand left of
+    it: at the start of a document. ``context`` numbers the n - 1 symbols before the last one, below
+    ``num_contexts``. ``scored`` has the n-gram of each of P predictions, of which ``is_scored`` have n - 1
+    symbols before them.
     """
 
     counts: Ints  # (G,)
     num_before: Ints  # (G,)
     context: Ints  # (G,)
     num_contexts: int
-    scored: Ints  # (M - 1,)
-    is_scored: Bools  # (M - 1,)
+    scored: Ints  # (P,)
+    is_scored: Bools  # (P,)
 
 
 class Grams:
     """Sorts ``train`` and ``text`` together, up to ``max_order`` symbols deep and one more.
 
+    All symbols of ``text`` but the first are predicted. With ``end_token`` both are documents, each of which
+    ends with it: n-grams may begin at the start of a document, none goes across it, and every symbol is
+    predicted.
+
     Raises:
         ValueError: an id is not below ``vocab_size``.
     """
 
-    def __init__(self, train: Tokens, text: Tokens, vocab_size: int, max_order: int) -> None:
+    def __init__(
+        self, train: Tokens, text: Tokens, vocab_size: int, max_order: int, end_token: int | None = None
+    ) -> None:
         for part in (train, text):
             if len(part) and not 0 <= int(part.min()) <= int(part.max()) < vocab_size:
                 raise ValueError(f"token id {int(part.max())}: give ids below vocab_size {vocab_size}")
-        wall = np.array([vocab_size])  # no n-gram goes across it
-        self._tokens = np.concatenate([wall, train, wall, text]).astype(np.int32)  # (N,)
-        self._text_at = len(train) + 2
+        walled = [_walled(part, vocab_size, end_token) for part in (train, text)]
+        self._wall = vocab_size  # no n-gram goes across it
+        self._tokens = np.concatenate(walled)  # (N,)
+        self._text_at = len(walled[0])
         self._max_order = max_order
         self._order = _sorted_positions(self._tokens, vocab_size + 1, max_order + 1)  # (N,)
-        self._age = np.arange(len(self._tokens), dtype=np.int32)  # symbols since a wall, itself counted
-        self._age[self._text_at :] -= self._text_at - 1
+        self._reach = _reach(self._tokens == vocab_size, documents=end_token is not None)
+        first = self._text_at + (2 if end_token is None else 1)
+        self._predicted = first + np.flatnonzero(self._tokens[first:] != vocab_size)  # (P,)
 
     def levels(self) -> Iterator[Level]:
         """One level after the other, from order 1 on."""
@@ -75,11 +84,12 @@ class Grams:
             ids[order] = np.cumsum(starts, dtype=np.int32) - 1
             counts = self._count(firsts, n)
             self._refine(starts, n)
-            num_before = self._count_kinds(starts, firsts, n + 1)
+            is_start = self._tokens[np.maximum(order[firsts] - (n - 1), 0)] == self._wall
+            num_before = np.where(is_start, counts, self._count_kinds(starts, firsts, n + 1))
             # A wall's n-gram has no symbol before it; its context is never asked for.
             before = np.maximum(order[firsts] - 1, 0)
-            at = np.arange(self._text_at + 1, last)
-            yield Level(counts, num_before, contexts[before], num_contexts, ids[at], self._age[at] >= n)
+            at = self._predicted
+            yield Level(counts, num_before, contexts[before], num_contexts, ids[at], self._reach[at] >= n)
             contexts, num_contexts = ids, len(firsts)
 
     def _refine(self, starts: Bools, depth: int) -> None:
@@ -89,7 +99,7 @@ class Grams:
 
     def _is_whole(self, n: int) -> Bools:
         """Which positions, in their order, end an n-gram of the training text."""
-        return (self._order < self._text_at - 1) & (self._age[self._order] >= n)
+        return (self._order < self._text_at) & (self._reach[self._order] >= n)
 
     def _count(self, firsts: npt.NDArray[np.intp], n: int) -> Ints:
         return np.add.reduceat(self._is_whole(n), firsts, dtype=np.int32)
@@ -100,6 +110,22 @@ class Grams:
         has_count = np.zeros(len(starts), np.bool_)
         has_count[finer] = self._count(finer, n) > 0
         return np.add.reduceat(has_count, firsts, dtype=np.int32)
+
+
+def _walled(tokens: Tokens, wall: int, end_token: int | None) -> Ints:
+    """A wall before a text, or before each document."""
+    whole = tokens.astype(np.int32)
+    if end_token is None or not len(whole):
+        return np.insert(whole, 0, wall)
+    starts = np.flatnonzero(whole[:-1] == end_token) + 1
+    return np.insert(whole, np.append(0, starts), wall)
+
+
+def _reach(is_wall: Bools, *, documents: bool) -> Ints:
+    """The longest n-gram that may end at each position; of documents it may begin with the wall."""
+    at = np.arange(len(is_wall), dtype=np.int32)
+    since_wall = at - np.maximum.accumulate(np.where(is_wall, at, 0))
+    return np.where(is_wall, 0, since_wall + documents).astype(np.int32)
 
 
 def _sorted_positions(tokens: Ints, num_symbols: int, depth: int) -> Ints:

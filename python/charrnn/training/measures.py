@@ -146,15 +146,10 @@ def measure(
         cold=cold_loss(run.model, tokens, run.config.bptt) if end is None else None,
         window=run.config.bptt,
         by_position=loss_by_position(run.model, tokens, end),
-        ngram=ngram_losses(train, predicted(run, tokens), vocab_size) if wanted.ngram else None,
+        ngram=ngram_losses(train, tokens, vocab_size, end_token=end) if wanted.ngram else None,
         dynamic=dynamic_loss(run.model, tokens, train, end_token=end) if wanted.dynamic else None,
         copied=copied(run) if wanted.memorisation else None,
     )
-
-
-def predicted(run: Run, tokens: CorpusTokens) -> CorpusTokens:
-    """What n-grams predict all of but the first: of documents, an end token stands before the first."""
-    return tokens if run.end_token is None else np.insert(tokens, 0, run.end_token)
 
 
 def copied(run: Run) -> Copied:

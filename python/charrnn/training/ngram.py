@@ -33,10 +33,10 @@ MAX_EVAL_TOKENS = 2_000_000
 
 @dataclass(frozen=True)
 class NgramLosses:
-    """Mean nats of each order, from 1 on, over ``num_tokens`` predictions: all symbols but the first.
+    """Mean nats of each order, from 1 on, over ``num_tokens`` predictions.
 
     ``train_used`` of ``train_tokens`` were counted, the last ones; ``eval_used`` of ``eval_tokens`` were
-    scored, the first ones.
+    scored, the first ones: all of documents, of another text all but the first.
     """
 
     smoothing: Smoothing
@@ -45,11 +45,12 @@ class NgramLosses:
     train_tokens: int
     eval_used: int
     eval_tokens: int
+    is_documents: bool = False
 
     @property
     def num_tokens(self) -> int:
         """Predictions made."""
-        return self.eval_used - 1
+        return self.eval_used - (not self.is_documents)
 
     @property
     def best_order(self) -> int:
@@ -91,21 +92,27 @@ def ngram_losses(
     text: Tokens,
     vocab_size: int,
     *,
+    end_token: int | None = None,
     max_order: int = MAX_ORDER,
     smoothing: Smoothing = "kneser-ney",
 ) -> NgramLosses:
     """Count n-grams in ``train`` and score ``text`` with the model of each order from 1 to ``max_order``.
 
-    A symbol is predicted from up to n - 1 symbols before it in ``text``. Of very long texts the last
-    ``MAX_TRAIN_TOKENS`` are counted and the first ``MAX_EVAL_TOKENS`` scored; the result says so.
+    A symbol is predicted from up to n - 1 symbols before it in ``text``. With ``end_token`` both are
+    documents, each ending with it: a symbol is then predicted from its own document alone, and the start of
+    one is a symbol to predict from. Of very long texts the last ``MAX_TRAIN_TOKENS`` are counted and the
+    first ``MAX_EVAL_TOKENS`` scored; the result says so.
 
     Raises:
         ValueError: ``text`` has fewer than two tokens, or an id is not below ``vocab_size``.
     """
     used, scored = train[-MAX_TRAIN_TOKENS:], text[:MAX_EVAL_TOKENS]
-    probs = ngram_probs(used, scored, vocab_size, max_order=max_order, smoothing=smoothing)
+    probs = ngram_probs(
+        used, scored, vocab_size, end_token=end_token, max_order=max_order, smoothing=smoothing
+    )
     nats = tuple(float(-np.log(row).mean()) for row in probs)
-    return NgramLosses(smoothing, nats, len(used), len(train), len(scored), len(text))
+    is_documents = end_token is not None
+    return NgramLosses(smoothing, nats, len(used), len(train), len(scored), len(text), is_documents)
 
 
 def ngram_probs(
@@ -113,10 +120,11 @@ def ngram_probs(
     text: Tokens,
     vocab_size: int,
     *,
+    end_token: int | None = None,
     max_order: int = MAX_ORDER,
     smoothing: Smoothing = "kneser-ney",
 ) -> Iterator[Floats]:
-    """For each order from 1 on, the probability of every symbol of ``text`` but the first, ``(M - 1,)``.
+    """For each order from 1 on, the probability of every symbol of documents, or of ``text`` but its first.
 
     Raises:
         ValueError: as ``ngram_losses``.
@@ -124,8 +132,8 @@ def ngram_probs(
     if len(text) < 2:
         raise ValueError(f"a loss needs two tokens or more, not {len(text)}")
     estimate = _ESTIMATES[smoothing]
-    lower = np.full(len(text) - 1, 1.0 / vocab_size)
-    for level in Grams(train, text, vocab_size, max_order).levels():
+    lower = np.full(len(text) - (end_token is None), 1.0 / vocab_size)
+    for level in Grams(train, text, vocab_size, max_order, end_token).levels():
         probs, lower = estimate(level, lower)
         yield probs
 

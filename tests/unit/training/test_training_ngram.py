@@ -20,17 +20,27 @@ SHAKESPEARE = Path(__file__).parents[4] / "shared" / "data" / "tinyshakespeare.t
 SMOOTHINGS: tuple[Smoothing, ...] = ("kneser-ney", "witten-bell")
 
 
+START = -1  # of a document
+
+
 class Slow:
     """An n-gram model that looks at all it has counted for every probability."""
 
-    def __init__(self, train: Tokens, vocab_size: int, max_order: int, smoothing: str) -> None:
-        text = train.tolist()
+    def __init__(self, texts: list[list[int]], vocab_size: int, max_order: int, smoothing: str) -> None:
         self.vocab_size, self.smoothing = vocab_size, smoothing
         self.raw: list[Counts] = [
-            Counter(tuple(text[i : i + n]) for i in range(len(text) - n + 1)) for n in range(max_order + 2)
+            Counter(
+                tuple(text[i : i + n])
+                for text in texts
+                for i in range(len(text) - n + 1)
+                if text[i : i + n] != [START]
+            )
+            for n in range(max_order + 2)
         ]
         self.kinds: list[Counts] = [
-            Counter(gram[1:] for gram in self.raw[n + 1]) for n in range(max_order + 1)
+            Counter(gram[1:] for gram in self.raw[n + 1])
+            + Counter({gram: count for gram, count in self.raw[n].items() if gram[:1] == (START,)})
+            for n in range(max_order + 1)
         ]
 
     def prob(self, history: tuple[int, ...], token: int, *, is_top: bool = True) -> float:
@@ -66,7 +76,7 @@ def test_every_probability_is_that_of_the_slow_model(
     rng = np.random.default_rng(vocab_size + num_tokens)
     train = some_text(rng, num_tokens, vocab_size)
     text = np.concatenate([train[40:70], some_text(rng, 40, vocab_size), train[:20]])
-    slow = Slow(train, vocab_size, 8, smoothing)
+    slow = Slow([train.tolist()], vocab_size, 8, smoothing)
     found = list(ngram_probs(train, text, vocab_size, smoothing=smoothing))
     assert len(found) == 8
     for order, probs in enumerate(found, 1):
@@ -76,6 +86,40 @@ def test_every_probability_is_that_of_the_slow_model(
             for at in range(1, len(text))
         ]
         np.testing.assert_allclose(probs, expected, rtol=1e-9)
+
+
+def documents_of(tokens: Tokens, end: int) -> list[list[int]]:
+    """Each with its start and its end; the last may have none."""
+    found = [[START]]
+    for token in tokens.tolist():
+        if found[-1][-1] == end:
+            found.append([START])
+        found[-1].append(token)
+    return found
+
+
+@pytest.mark.parametrize("smoothing", SMOOTHINGS)
+def test_documents_are_predicted_each_from_itself(smoothing: Smoothing) -> None:
+    """The start of a document is a symbol to predict from, and what stood before it is not."""
+    rng, end = np.random.default_rng(4), 2
+    train, text = some_text(rng, 300, 6), some_text(rng, 80, 6)
+    slow = Slow(documents_of(train, end), 6, 8, smoothing)
+    for order, probs in enumerate(ngram_probs(train, text, 6, end_token=end, smoothing=smoothing), 1):
+        expected = [
+            _expected(slow, tuple(document[max(0, at - order + 1) : at]), document[at], order)
+            for document in documents_of(text, end)
+            for at in range(1, len(document))
+        ]
+        np.testing.assert_allclose(probs, expected, rtol=1e-9)
+
+
+def test_the_order_of_documents_says_nothing() -> None:
+    rng = np.random.default_rng(5)
+    names = [np.append(some_text(rng, int(rng.integers(0, 9)), 6), 6) for _ in range(60)]
+    train, text, turned = (np.concatenate(part) for part in (names[:40], names[40:], names[:39:-1]))
+    losses = ngram_losses(train, text, 7, end_token=6)
+    assert losses.num_tokens == len(text)
+    assert ngram_losses(train, turned, 7, end_token=6).nats == pytest.approx(losses.nats, rel=1e-12)
 
 
 def _expected(slow: Slow, history: tuple[int, ...], token: int, order: int) -> float:
