@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from charrnn.aio import AsyncClient, AsyncStream
     from charrnn.bundle import Bundle
     from charrnn.client import Client
     from charrnn.engine import Engine
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncClient",
+    "AsyncStream",
     "Bundle",
     "CharrnnError",
     "Chunk",
@@ -39,6 +42,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AsyncClient": "aio",
+    "AsyncStream": "aio",
     "Bundle": "bundle",
     "CharrnnError": "errors",
     "Chunk": "stream",

@@ -1,63 +1,25 @@
-"""The face of a charrnn server: texts as streams, over gRPC.
+"""The face of a charrnn server: texts as streams, over gRPC. ``charrnn.aio`` has the same for asyncio.
 
 Knows the service and nothing of models: what may be asked is the server's to say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Unpack
 
 import grpc
 
 from charrnn._pb import charrnn_pb2 as pb
-from charrnn.addresses import check_address
+from charrnn.calls import GenerateFields, Settings, request_of
 from charrnn.channels import Channels
-from charrnn.errors import (
-    CharrnnError,
-    RequestError,
-    ServerBusyError,
-    ServerError,
-    ServerUnavailableError,
-)
-from charrnn.resuming import Text
-from charrnn.sampler import SamplingFields, SamplingParams
+from charrnn.resuming import Progress, Text
+from charrnn.sampler import SamplingParams
 from charrnn.stream import Event, Finished, Stream
-from charrnn.wire import Model, to_fields, to_model, to_request
+from charrnn.wire import Model, method, to_model
 
 __all__ = ["Client", "Model"]
-
-ERRORS: dict[grpc.StatusCode, type[CharrnnError]] = {
-    grpc.StatusCode.CANCELLED: ServerError,
-    grpc.StatusCode.UNKNOWN: ServerError,
-    grpc.StatusCode.INVALID_ARGUMENT: RequestError,
-    grpc.StatusCode.DEADLINE_EXCEEDED: ServerError,
-    grpc.StatusCode.NOT_FOUND: RequestError,
-    grpc.StatusCode.ALREADY_EXISTS: ServerError,
-    grpc.StatusCode.PERMISSION_DENIED: ServerError,
-    grpc.StatusCode.UNAUTHENTICATED: ServerError,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: ServerBusyError,
-    grpc.StatusCode.FAILED_PRECONDITION: ServerError,
-    grpc.StatusCode.ABORTED: ServerError,
-    grpc.StatusCode.OUT_OF_RANGE: ServerError,
-    grpc.StatusCode.UNIMPLEMENTED: ServerError,
-    grpc.StatusCode.INTERNAL: ServerError,
-    grpc.StatusCode.UNAVAILABLE: ServerUnavailableError,
-    grpc.StatusCode.DATA_LOSS: ServerError,
-}
-
-# A year: gRPC takes what overflows its clock for a time that has passed.
-MAX_TIMEOUT_S = 366 * 86_400.0
-
-# What gRPC says when it never reached a server, as against a server that says it is stopping.
-_NOT_REACHED = (
-    "failed to connect",
-    "errors resolving",
-    "dns resolution failed",
-    "name resolution",
-    "connections to all backends",
-)
 
 
 class Client:
@@ -67,13 +29,16 @@ class Client:
     read at once and from several threads; for each further hundred another connection is opened.
 
     Args:
-        address: ``host:port``.
+        address: ``host:port``; of a name with several addresses, calls go to each in turn.
         timeout: seconds that a call may take from its start to its end; ``None`` waits as long as it takes.
         resume_s: seconds for which a text that has begun and lost its server is asked for again, with the
             same seed; what was read already is checked and left out, so that a reader notices nothing.
+        attempts: how often a call that no server has begun is sent, 1 to 5, where none is there or its queue
+            is full; the pauses between them grow, or are as long as the server says.
+        interceptors: gRPC's, of calls and of channels; the first is called first.
 
     Raises:
-        RequestError: an address that is no ``host:port``, or a time that is none.
+        RequestError: an address that is no ``host:port``, or a number out of its limits.
 
     Example:
         >>> with Client("127.0.0.1:50051") as client:  # doctest: +SKIP
@@ -81,45 +46,41 @@ class Client:
         ...         print(chunk.text, end="", flush=True)
     """
 
-    def __init__(self, address: str, *, timeout: float | None = None, resume_s: float = 10.0) -> None:
-        if timeout is not None and not 0 < timeout <= MAX_TIMEOUT_S:
-            raise RequestError(
-                f"timeout is {timeout:g} s; it must be above 0 and at most {MAX_TIMEOUT_S:g}, or None"
-            )
-        if not 0 <= resume_s <= MAX_TIMEOUT_S:
-            raise RequestError(f"resume_s is {resume_s:g}; it must be 0 to {MAX_TIMEOUT_S:g} seconds")
-        self._address = check_address(address)
-        self._timeout, self._resume_s = timeout, resume_s
-        self._channels = Channels(self._address)
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float | None = None,
+        resume_s: float = 10.0,
+        attempts: int = 1,
+        interceptors: Sequence[Any] = (),
+    ) -> None:
+        self._settings = Settings(address, timeout=timeout, resume_s=resume_s, attempts=attempts)
+
+        def connect() -> grpc.Channel:
+            channel = grpc.insecure_channel(address, options=self._settings.options())
+            return grpc.intercept_channel(channel, *interceptors)
+
+        self._channels = Channels(connect)
 
     def generate(
-        self,
-        prompt: str = "",
-        params: SamplingParams | None = None,
-        *,
-        model: str = "",
-        sample_index: int = 0,
-        chunk_chars: int | None = None,
-        max_chunk_delay_ms: int | None = None,
-        **sampling: Unpack[SamplingFields],
+        self, prompt: str = "", params: SamplingParams | None = None, **fields: Unpack[GenerateFields]
     ) -> Stream:
         """Ask for one text. Returns at once: what the server refuses is raised by the first read.
 
         Args:
             prompt: what the model reads first; not part of the text.
             params: or its fields as keywords: ``temperature``, ``seed``, ``max_tokens``, ``stop``...
-            model: name of the model; may be empty when the server holds one.
-            sample_index: which of several samples of one prompt and seed.
-            chunk_chars: characters a chunk holds before it is sent; default 16.
-            max_chunk_delay_ms: longest wait of a character for its chunk; absent, 10 ms and more under load.
+            fields: ``model``, ``sample_index``, ``chunk_chars``, ``max_chunk_delay_ms``: see
+                ``charrnn.calls.GenerateFields``.
 
         Raises:
             RequestError: a parameter out of its limits; on reading also an unknown model or character.
             ServerBusyError, ServerUnavailableError, ServerError: on reading.
         """
-        output = {"chunk_chars": chunk_chars, "max_chunk_delay_ms": max_chunk_delay_ms}
-        fields = to_fields(params, sampling) | ({"sample_index": sample_index} if sample_index else {})
-        text = Text(self._channels, to_request(prompt, model, fields, output), self._timeout, self._resume_s)
+        settings = self._settings
+        progress = Progress(request_of(prompt, params, fields), settings.timeout, settings.resume_s)
+        text = Text(self._channels, progress)
         return Stream(self._events(text), text.cancel)
 
     def models(self) -> list[Model]:
@@ -128,23 +89,22 @@ class Client:
         Raises:
             ServerUnavailableError: no server answers.
         """
-        channel = self._channels.lease()
-        list_models = channel.unary_unary(
-            "/charrnn.v1.CharRnn/ListModels",
-            request_serializer=pb.ListModelsRequest.SerializeToString,
-            response_deserializer=pb.ListModelsResponse.FromString,
-        )
-        try:
-            response = list_models(pb.ListModelsRequest(), timeout=self._timeout)
-        except grpc.RpcError as error:
-            raise self._error(error) from error
-        finally:
-            self._channels.release(channel)
+        response: pb.ListModelsResponse = self._call("ListModels", pb.ListModelsRequest())
         return [to_model(model) for model in response.models]
 
     def close(self) -> None:
         """Close the connections; texts that are not complete end with a ``ServerError``."""
-        self._channels.close()
+        for channel in self._channels.close():
+            channel.close()
+
+    def _call(self, name: str, request: Any) -> Any:
+        channel = self._channels.lease()
+        try:
+            return channel.unary_unary(*method(name))(request, timeout=self._settings.timeout)
+        except grpc.RpcError as error:
+            raise self._settings.error(error) from error
+        finally:
+            self._channels.release(channel)
 
     def _events(self, text: Text) -> Iterator[Event]:
         try:
@@ -153,18 +113,8 @@ class Client:
                 if isinstance(event, Finished):
                     return
         except grpc.RpcError as error:
-            raise self._error(error) from error
-        raise ServerError(f"the server at {self._address} ended the text without saying why")
-
-    def _error(self, error: Any) -> CharrnnError:
-        """The one place where a gRPC status becomes an exception."""
-        code = error.code()
-        details = " ".join((error.details() or code.name).split())
-        if code is grpc.StatusCode.UNAVAILABLE and details.lower().startswith(_NOT_REACHED):
-            details = f"no server answers at {self._address}; is `charrnn serve` running there?"
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED and self._timeout is not None:
-            details = f"the call did not end within its timeout of {self._timeout:g} s"
-        return ERRORS[code](details)
+            raise self._settings.error(error) from error
+        raise self._settings.broken_off()
 
     def __enter__(self) -> Client:
         return self

@@ -19,7 +19,7 @@ from charrnn._pb import charrnn_pb2 as pb
 from charrnn.channels import Channels
 from charrnn.errors import CharrnnError, ServerError
 from charrnn.stream import Chunk, Event, Finished, Started
-from charrnn.wire import to_event
+from charrnn.wire import method, to_event
 
 OTHER_TEXT = "the server was lost, and the one there now gives another text for the same seed: another model?"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
@@ -29,27 +29,98 @@ _BROKEN = ("rst_stream", "connection reset", "stream removed", "goaway", "socket
 
 def is_lost(error: Any) -> bool:
     """Whether a call ended because its server, or the way to it, went away."""
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return False  # its details may speak of a stream that was removed
     details = (error.details() or "").lower()
     return error.code() is grpc.StatusCode.UNAVAILABLE or any(words in details for words in _BROKEN)
 
 
-class Text:
-    """The events of one text.
+class Progress:
+    """What of one text has come, over all the calls that asked for it. Makes no call and waits for nothing.
 
     Args:
+        request: what is asked; asked again, it names the seed and the model that were told.
         timeout: seconds for all of it; ``None`` for no limit.
         resume_s: seconds without a new character after which a text that lost its server is given up.
     """
 
-    def __init__(
-        self, channels: Channels, request: pb.GenerateRequest, timeout: float | None, resume_s: float
-    ) -> None:
-        self._channels, self._request, self._resume_s = channels, request, resume_s
+    def __init__(self, request: pb.GenerateRequest, timeout: float | None, resume_s: float) -> None:
+        self.request, self._resume_s = request, resume_s
         self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._cancelled = threading.Event()
-        self._lock = threading.Lock()
         self._started: Started | None = None
         self._num_chars, self._hash = 0, hashlib.blake2b()
+        self._num_known, self._replayed = 0, hashlib.blake2b()
+        self._give_up_at, self._pause = 0.0, 0.0
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds that a call may still take."""
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def take(self, response: pb.GenerateResponse) -> Event | None:
+        """The event of a response, if it is new: Started, chunks without gap or overlap, Finished.
+
+        Raises:
+            ServerError: another server began another text.
+        """
+        event = to_event(response)
+        match event:
+            case Started() if self._started is not None:
+                return None
+            case Started():
+                self._started = event
+            case Chunk():
+                event = self._new_part(event)
+            case Finished() if event.num_chars < self._num_known:
+                raise ServerError(OTHER_TEXT)
+        if event is not None:
+            self._pause = 0.0
+        return event
+
+    def pause_after(self, error: Any) -> float | None:
+        """Seconds to wait before the text is asked for again; ``None``: ``error`` is its end."""
+        now = time.monotonic()
+        if not self._pause:
+            self._give_up_at, self._pause = now + self._resume_s, FIRST_PAUSE_S
+        if self._started is None or not is_lost(error) or now >= self._give_up_at:
+            return None
+        # Clients that lost one server must not fall upon the next all at once.
+        pause = self._pause * random.uniform(0.5, 1.0)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
+        return pause
+
+    def begin_again(self) -> None:
+        """From here on responses are those of another call."""
+        assert self._started is not None
+        self.request.sampling.seed = self._started.seed
+        self.request.model = self._started.model
+        self._num_known, self._replayed = self._num_chars, hashlib.blake2b()
+
+    def _new_part(self, chunk: Chunk) -> Chunk | None:
+        """What of a chunk was not read before; checks what was, once all of it has come again."""
+        num_known = self._num_known
+        known = chunk.text[: max(0, num_known - chunk.offset)]
+        if known:
+            self._replayed.update(known.encode())
+        if chunk.offset < num_known <= chunk.offset + chunk.num_chars and (
+            self._replayed.digest() != self._hash.digest()
+        ):
+            raise ServerError(OTHER_TEXT)
+        text = chunk.text[len(known) :]
+        if not text:
+            return None
+        self._hash.update(text.encode())
+        self._num_chars += len(text)
+        return Chunk(text, chunk.offset + len(known), len(text))
+
+
+class Text:
+    """The events of one text, for a thread that waits for them."""
+
+    def __init__(self, channels: Channels[grpc.Channel], progress: Progress) -> None:
+        self._channels, self._progress = channels, progress
+        self._cancelled = threading.Event()
+        self._lock = threading.Lock()
         self._channel, self._call = self._ask()
 
     def events(self) -> Iterator[Event]:
@@ -59,22 +130,16 @@ class Text:
             grpc.RpcError: what ended the text, if it was not to be resumed.
             ServerError: another server began another text.
         """
-        give_up_at, pause = 0.0, 0.0
         while True:
             try:
-                for event in self._events_of_call():
-                    pause = 0.0
-                    yield event
+                for response in self._call:
+                    if (event := self._progress.take(response)) is not None:
+                        yield event
                 return
             except grpc.RpcError as error:
-                now = time.monotonic()
-                give_up_at, pause = (give_up_at, pause) if pause else (now + self._resume_s, FIRST_PAUSE_S)
-                if self._started is None or not is_lost(error) or now >= give_up_at:
+                pause = self._progress.pause_after(error)
+                if pause is None or self._cancelled.wait(pause):
                     raise
-                # Clients that lost one server must not fall upon the next all at once.
-                if self._cancelled.wait(pause * random.uniform(0.5, 1.0)):
-                    raise
-                pause = min(2 * pause, LONGEST_PAUSE_S)
                 try:
                     self._ask_again()
                 except CharrnnError:  # the client is closed
@@ -89,56 +154,12 @@ class Text:
 
     def _ask(self) -> tuple[grpc.Channel, Any]:
         channel = self._channels.lease()
-        left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-        generate = channel.unary_stream(
-            "/charrnn.v1.CharRnn/Generate",
-            request_serializer=pb.GenerateRequest.SerializeToString,
-            response_deserializer=pb.GenerateResponse.FromString,
-        )
-        return channel, generate(self._request, timeout=left)
+        generate = channel.unary_stream(*method("Generate"))
+        return channel, generate(self._progress.request, timeout=self._progress.left_s)
 
     def _ask_again(self) -> None:
-        assert self._started is not None
-        self._request.sampling.seed = self._started.seed
-        self._request.model = self._started.model
+        self._progress.begin_again()
         with self._lock:
             if not self._cancelled.is_set():
                 self._channels.release(self._channel)
                 self._channel, self._call = self._ask()
-
-    def _events_of_call(self) -> Iterator[Event]:
-        """The events of one call that are new."""
-        replayed = hashlib.blake2b()
-        num_known = self._num_chars
-        for response in self._call:
-            event = to_event(response)
-            match event:
-                case None:
-                    continue
-                case Started() if self._started is not None:
-                    continue
-                case Started():
-                    self._started = event
-                case Chunk():
-                    event = self._new_part(event, num_known, replayed)
-                    if event is None:
-                        continue
-                case Finished() if event.num_chars < num_known:
-                    raise ServerError(OTHER_TEXT)
-            yield event
-
-    def _new_part(self, chunk: Chunk, num_known: int, replayed: Any) -> Chunk | None:
-        """What of a chunk was not read before; checks what was, once all of it has come again."""
-        known = chunk.text[: max(0, num_known - chunk.offset)]
-        if known:
-            replayed.update(known.encode())
-        if chunk.offset < num_known <= chunk.offset + chunk.num_chars and (
-            replayed.digest() != self._hash.digest()
-        ):
-            raise ServerError(OTHER_TEXT)
-        text = chunk.text[len(known) :]
-        if not text:
-            return None
-        self._hash.update(text.encode())
-        self._num_chars += len(text)
-        return Chunk(text, chunk.offset + len(known), len(text))

@@ -45,6 +45,12 @@ class Model:
     end_token: int | None
 
 
+def method(name: str) -> tuple[str, Any, Any]:
+    """What a channel needs to know of a method: its path, how requests are written and responses read."""
+    request, response = getattr(pb, f"{name}Request"), getattr(pb, f"{name}Response")
+    return f"/charrnn.v1.CharRnn/{name}", request.SerializeToString, response.FromString
+
+
 def to_fields(params: SamplingParams | None, given: SamplingFields) -> dict[str, Any]:
     """What goes on the wire: all of ``params``, or the keywords given; checked before it is sent."""
     checked = resolve(params, given)

@@ -14,8 +14,9 @@ import grpc
 import pytest
 
 from charrnn._pb import charrnn_pb2 as pb
+from charrnn.calls import ERRORS
 from charrnn.channels import STREAMS_PER_CHANNEL
-from charrnn.client import ERRORS, Client, Model
+from charrnn.client import Client, Model
 from charrnn.errors import (
     CharrnnError,
     RequestError,

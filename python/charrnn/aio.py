@@ -1,0 +1,238 @@
+"""``charrnn.client`` for asyncio: the same calls, awaited.
+
+Knows how calls are made on a loop; what is asked, what may be resumed and what an error means are shared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Any, Unpack
+
+import grpc
+import grpc.aio
+
+from charrnn._pb import charrnn_pb2 as pb
+from charrnn.calls import GenerateFields, Settings, request_of
+from charrnn.channels import Channels
+from charrnn.errors import CharrnnError, ServerError
+from charrnn.resuming import Progress
+from charrnn.sampler import SamplingParams
+from charrnn.stream import Chunk, Event, Finished, Started
+from charrnn.wire import Model, method, to_model
+
+__all__ = ["AsyncClient", "AsyncStream"]
+
+
+class AsyncClient:
+    """``charrnn.Client`` for asyncio; make and use it within one running loop.
+
+    Args:
+        address, timeout, resume_s, attempts: as of ``charrnn.Client``.
+        interceptors: gRPC's for asyncio.
+
+    Raises:
+        RequestError: an address that is no ``host:port``, or a number out of its limits.
+
+    Example:
+        >>> async with AsyncClient("127.0.0.1:50051") as client:  # doctest: +SKIP
+        ...     async for chunk in client.generate("ROMEO:", max_tokens=200):
+        ...         print(chunk.text, end="", flush=True)
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float | None = None,
+        resume_s: float = 10.0,
+        attempts: int = 1,
+        interceptors: Sequence[Any] = (),
+    ) -> None:
+        self._settings = Settings(address, timeout=timeout, resume_s=resume_s, attempts=attempts)
+        options, given = self._settings.options(), list(interceptors)
+        self._channels = Channels(
+            lambda: grpc.aio.insecure_channel(address, options=options, interceptors=given)
+        )
+
+    def generate(
+        self, prompt: str = "", params: SamplingParams | None = None, **fields: Unpack[GenerateFields]
+    ) -> AsyncStream:
+        """Ask for one text, as ``charrnn.Client.generate`` does.
+
+        Returns at once: what the server refuses is raised by the first read.
+
+        Raises:
+            RequestError: a parameter out of its limits.
+        """
+        settings = self._settings
+        progress = Progress(request_of(prompt, params, fields), settings.timeout, settings.resume_s)
+        return AsyncStream(self._channels, settings, progress)
+
+    async def models(self) -> list[Model]:
+        """The models this server holds.
+
+        Raises:
+            ServerUnavailableError: no server answers.
+        """
+        response: pb.ListModelsResponse = await self._call("ListModels", pb.ListModelsRequest())
+        return [to_model(model) for model in response.models]
+
+    async def close(self) -> None:
+        """Close the connections; texts that are not complete end with a ``ServerError``."""
+        for channel in self._channels.close():
+            await channel.close()
+
+    async def _call(self, name: str, request: Any) -> Any:
+        channel = self._channels.lease()
+        try:
+            return await channel.unary_unary(*method(name))(request, timeout=self._settings.timeout)
+        except grpc.RpcError as error:
+            raise self._settings.error(error) from error
+        finally:
+            self._channels.release(channel)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class AsyncStream(AsyncIterator[Chunk]):
+    """One text, chunk by chunk, for one task.
+
+    Leaving the ``async with`` block, ``close()``, cancelling the task that reads and garbage collection all
+    cancel what is not finished: a server stops working on it at once.
+
+    Raises:
+        CharrnnError: from the first read on, whatever ended the text early; see ``charrnn.errors``.
+    """
+
+    def __init__(self, channels: Channels[grpc.aio.Channel], settings: Settings, progress: Progress) -> None:
+        self._settings = settings
+        self._call = _Call(channels, progress)
+        self._events = _events(self._call, progress)
+        self._started: Started | None = None
+        self._finished: Finished | None = None
+        self._cancel = weakref.finalize(self, self._call.cancel)
+
+    async def started(self) -> Started:
+        """The model and the seed in use, once the request is accepted.
+
+        Raises:
+            CharrnnError: it was refused, or the stream closed before.
+        """
+        if self._started is None and isinstance(event := await self._pull(), Started):
+            self._started = event
+        if self._started is None:
+            raise CharrnnError("the stream was closed before it started")
+        return self._started
+
+    @property
+    def finished(self) -> Finished | None:
+        """Why the text ended, once it is complete; ``None`` before, and for a text cut short."""
+        return self._finished
+
+    async def read(self) -> str:
+        """All that is left of the text."""
+        return "".join([chunk.text async for chunk in self])
+
+    def close(self) -> None:
+        """Stop the text where it is; does nothing when it has ended."""
+        self._cancel()
+
+    async def _pull(self) -> Event | None:
+        """The next event; ``None`` once the stream has ended or was closed, also while waiting."""
+        if not self._cancel.alive:
+            return None
+        try:
+            return await anext(self._events)
+        except StopAsyncIteration:
+            raise self._settings.broken_off() from None
+        except BaseException as error:
+            was_closed = not self._cancel.alive
+            self.close()
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
+            if was_closed:
+                return None
+            if isinstance(error, grpc.RpcError):
+                raise self._settings.error(error) from error
+            if isinstance(error, asyncio.CancelledError):
+                raise ServerError("the client was closed before the text was complete") from None
+            raise
+
+    async def __anext__(self) -> Chunk:
+        while event := await self._pull():
+            match event:
+                case Started():
+                    self._started = event
+                case Chunk():
+                    return event
+                case Finished():
+                    self._finished = event
+                    self.close()
+        raise StopAsyncIteration
+
+    async def __aenter__(self) -> AsyncStream:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Call:
+    """The call under way for one text."""
+
+    def __init__(self, channels: Channels[grpc.aio.Channel], progress: Progress) -> None:
+        self._channels, self._progress = channels, progress
+        self.is_cancelled = False
+        self.ask()
+
+    def ask(self) -> None:
+        self._channel = self._channels.lease()
+        generate = self._channel.unary_stream(*method("Generate"))
+        self.responses = generate(self._progress.request, timeout=self._progress.left_s)
+
+    def ask_again(self) -> None:
+        self._progress.begin_again()
+        self._channels.release(self._channel)
+        self.ask()
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+        self.responses.cancel()
+        self._channels.release(self._channel)
+
+
+async def _events(call: _Call, progress: Progress) -> AsyncIterator[Event]:
+    """Started, chunks without gap or overlap, Finished."""
+    while True:
+        try:
+            async for response in call.responses:
+                if (event := progress.take(response)) is not None:
+                    yield event
+            return
+        except grpc.RpcError as error:
+            if (pause := progress.pause_after(error)) is None:
+                raise
+            await asyncio.sleep(pause)
+            if call.is_cancelled:
+                raise
+            try:
+                call.ask_again()
+            except CharrnnError:  # the client is closed
+                raise error from None
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody wants this task to end, as against the call that it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,160 @@
+"""What both clients share: how a server is reached, what is asked of it, and how a refusal is told.
+
+Knows gRPC's statuses and messages, not how a call is made.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, cast
+
+import grpc
+
+from charrnn._pb import charrnn_pb2 as pb
+from charrnn.addresses import check_address
+from charrnn.errors import (
+    CharrnnError,
+    RequestError,
+    ServerBusyError,
+    ServerError,
+    ServerUnavailableError,
+)
+from charrnn.sampler import SamplingFields, SamplingParams
+from charrnn.wire import to_fields, to_request
+
+ERRORS: dict[grpc.StatusCode, type[CharrnnError]] = {
+    grpc.StatusCode.CANCELLED: ServerError,
+    grpc.StatusCode.UNKNOWN: ServerError,
+    grpc.StatusCode.INVALID_ARGUMENT: RequestError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: ServerError,
+    grpc.StatusCode.NOT_FOUND: RequestError,
+    grpc.StatusCode.ALREADY_EXISTS: ServerError,
+    grpc.StatusCode.PERMISSION_DENIED: ServerError,
+    grpc.StatusCode.UNAUTHENTICATED: ServerError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ServerBusyError,
+    grpc.StatusCode.FAILED_PRECONDITION: ServerError,
+    grpc.StatusCode.ABORTED: ServerError,
+    grpc.StatusCode.OUT_OF_RANGE: ServerError,
+    grpc.StatusCode.UNIMPLEMENTED: ServerError,
+    grpc.StatusCode.INTERNAL: ServerError,
+    grpc.StatusCode.UNAVAILABLE: ServerUnavailableError,
+    grpc.StatusCode.DATA_LOSS: ServerError,
+}
+
+# A year: gRPC takes what overflows its clock for a time that has passed.
+MAX_TIMEOUT_S = 366 * 86_400.0
+# gRPC's own limit.
+MAX_ATTEMPTS = 5
+
+# What gRPC says when it never reached a server, as against a server that says it is stopping.
+_NOT_REACHED = (
+    "failed to connect",
+    "errors resolving",
+    "dns resolution failed",
+    "name resolution",
+    "connections to all backends",
+)
+
+
+class GenerateFields(SamplingFields, total=False):
+    """What ``generate`` takes by keyword: the fields of ``SamplingParams``, and
+
+    ``model``: its name; may be left out when the server holds one. ``sample_index``: which of several samples
+    of one prompt and seed. ``chunk_chars``: characters a chunk holds before it is sent, whatever its
+    age; default 256. ``max_chunk_delay_ms``: longest wait of a character for its chunk; absent, 10 ms and
+    more under load.
+    """
+
+    model: str
+    sample_index: int
+    chunk_chars: int | None
+    max_chunk_delay_ms: int | None
+
+
+_OUTPUT = ("chunk_chars", "max_chunk_delay_ms")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a client reaches its server; the fields are those of ``Client``.
+
+    Raises:
+        RequestError: an address that is no ``host:port``, or a number out of its limits.
+    """
+
+    address: str
+    _: KW_ONLY
+    timeout: float | None = None
+    resume_s: float = 10.0
+    attempts: int = 1
+
+    def __post_init__(self) -> None:
+        check_address(self.address)
+        if self.timeout is not None and not 0 < self.timeout <= MAX_TIMEOUT_S:
+            raise RequestError(
+                f"timeout is {self.timeout:g} s; it must be above 0 and at most {MAX_TIMEOUT_S:g}, or None"
+            )
+        if not 0 <= self.resume_s <= MAX_TIMEOUT_S:
+            raise RequestError(f"resume_s is {self.resume_s:g}; it must be 0 to {MAX_TIMEOUT_S:g} seconds")
+        if not 1 <= self.attempts <= MAX_ATTEMPTS:
+            raise RequestError(f"attempts is {self.attempts}; it must be 1 to {MAX_ATTEMPTS}")
+
+    def options(self) -> Sequence[tuple[str, str | int]]:
+        """Of every channel."""
+        host = self.address.rpartition(":")[0].strip("[]")
+        is_local = host in ("localhost", "::1") or host.startswith("127.")
+        return [
+            # A name with several addresses would otherwise be sent as an authority that HTTP/2 servers reset.
+            ("grpc.default_authority", self.address),
+            # Without it, channels to one address share one connection.
+            ("grpc.use_local_subchannel_pool", 1),
+            # The default grows to two minutes, in which a server that is back is not tried.
+            ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
+            # A proxy set for the web would be asked to reach this machine.
+            ("grpc.enable_http_proxy", 0 if is_local else 1),
+            ("grpc.service_config", json.dumps(self._service_config())),
+        ]
+
+    def _service_config(self) -> Mapping[str, Any]:
+        method: dict[str, Any] = {"name": [{"service": "charrnn.v1.CharRnn"}]}
+        if self.attempts > 1:
+            method["retryPolicy"] = {
+                "maxAttempts": self.attempts,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+            }
+        return {"loadBalancingConfig": [{"round_robin": {}}], "methodConfig": [method]}
+
+    def error(self, error: Any) -> CharrnnError:
+        """The one place where a gRPC status becomes an exception."""
+        code = error.code()
+        details = " ".join((error.details() or code.name).split())
+        if code is grpc.StatusCode.UNAVAILABLE and details.lower().startswith(_NOT_REACHED):
+            details = f"no server answers at {self.address}; is `charrnn serve` running there?"
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED and self.timeout is not None:
+            details = f"the call did not end within its timeout of {self.timeout:g} s"
+        return ERRORS[code](details)
+
+    def broken_off(self) -> ServerError:
+        """A text that is over, and was not said to be."""
+        return ServerError(f"the server at {self.address} ended the text without saying why")
+
+
+def request_of(prompt: str, params: SamplingParams | None, fields: GenerateFields) -> pb.GenerateRequest:
+    """The request for one text.
+
+    Raises:
+        TypeError: ``params`` and a field of it, or a field that there is not.
+        RequestError: a value out of its limits.
+    """
+    given: dict[str, Any] = dict(fields)
+    model, index = given.pop("model", ""), given.pop("sample_index", 0)
+    output = {name: given.pop(name, None) for name in _OUTPUT}
+    sampling = to_fields(params, cast(SamplingFields, given)) | ({"sample_index": index} if index else {})
+    return to_request(prompt, model, sampling, output)
