@@ -145,7 +145,9 @@ def test_a_trained_model_is_measured_and_served_as_it_was_trained(tmp_path: Path
     assert loss.nats < 1.2
     names = trained.sample.split("\n")
     assert sum(len(name) == 4 and name[0] == name[2] for name in names) > 0.5 * len(names)
-    export_model(read_run(run_path, "last"), path)
+    exported = export_model(read_run(run_path, "last"), path)
+    assert exported.torch_bpc == pytest.approx(loss.bpc, abs=2e-6)
+    assert exported.num_tokens == loss.num_tokens
     corpus.write_text(run.vocab.decode(run.tokens["validation"]))
     bits, report = coding.measure(corpus, path, precision="fp32")
     assert (report.num_symbols, bits) == (

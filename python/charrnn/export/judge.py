@@ -41,7 +41,7 @@ class Judge:
         self._tolerances = tolerances
         self._vocab_size = len(source.symbols)
         self._model = _torch(source)
-        self._streams = bpc.cut(source.validation)
+        self._streams = bpc.cut(source.validation, source.end_token)
         self.num_tokens = self._streams.num_tokens if self._streams else 0
         self.torch_bpc = self._bpc(self._model)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 from dataclasses import replace
@@ -81,20 +82,20 @@ def test_an_end_that_is_no_symbol_is_refused(source: TrainedModel, end_token: in
 
 
 def test_a_model_of_documents_is_judged_as_it_was_trained(source: TrainedModel, tmp_path: Path) -> None:
-    """The validation text is two streams, judged by a loop that forgets at every end."""
+    """The whole documents of the validation text, judged by a loop that forgets at every end."""
     documents = replace(source, end_token=7)
     report = export_model(documents, tmp_path / "b", ["fp32"])
     assert json.loads((tmp_path / "b" / "manifest.json").read_bytes())["start_token"] == 7
-    text = torch.tensor(source.validation[:599].astype(np.int64))
-    nats = 0.0
-    for start in (0, 299):
-        state = source.model.zero_state(1)
-        for token, target in zip(text[start : start + 299], text[start + 1 : start + 300], strict=True):
-            state = source.model.zero_state(1) if token == 7 else state
-            with torch.no_grad():
-                logits, state = source.model.step(token[None], state)
-            nats += float(torch.nn.functional.cross_entropy(logits, target[None]))
-    assert report.torch_bpc == pytest.approx(nats / 598 / np.log(2), abs=1e-5)
+    num_tokens = int(np.flatnonzero(source.validation == 7)[-1]) + 1
+    text = torch.tensor([7, *source.validation[:num_tokens].tolist()])
+    nats, state = 0.0, source.model.zero_state(1)
+    for token, target in itertools.pairwise(text):
+        state = source.model.zero_state(1) if token == 7 else state
+        with torch.no_grad():
+            logits, state = source.model.step(token[None], state)
+        nats += float(torch.nn.functional.cross_entropy(logits, target[None]))
+    assert report.num_tokens == num_tokens
+    assert report.torch_bpc == pytest.approx(nats / num_tokens / np.log(2), abs=1e-5)
     assert report.precisions[0].bpc == pytest.approx(report.torch_bpc, abs=1e-5)
     assert (
         abs((report.torch_bpc or 0) - (export_model(source, tmp_path / "c", ["fp32"]).torch_bpc or 0)) > 1e-3

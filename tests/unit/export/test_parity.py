@@ -145,6 +145,45 @@ def test_a_text_is_cut_by_its_length_alone(length: int, shape: tuple[int, int] |
     assert np.array_equal(streams.inputs.ravel(), np.arange(shape[0] * shape[1]))
 
 
+@pytest.mark.parametrize("longest", [1, 9, 1000])
+def test_documents_are_never_cut_and_each_is_read_from_its_beginning(longest: int) -> None:
+    random = np.random.default_rng(0)
+    lengths = random.integers(1, longest + 1, 4000 // longest)
+    documents = [[*random.integers(0, 4, length).tolist(), 4] for length in lengths]
+    streams = bpc.cut(np.concatenate(documents), 4)
+    assert streams is not None
+    rows = zip(streams.inputs.tolist(), streams.targets.tolist(), strict=True)
+    read = [(a, b) for inputs, targets in rows for a, b in zip(inputs, targets, strict=True) if b >= 0]
+    assert read == [pair for it in documents for pair in zip([4, *it], it, strict=False)]
+    assert len(read) == streams.num_tokens
+    assert len(streams.inputs) > 2
+    bits = sum(surprise(it) for it in documents) / len(read)
+    assert bpc.bits_per_character(carrying(summing, 4), streams) == pytest.approx(bits, rel=1e-5)
+
+
+def surprise(document: list[int]) -> float:
+    """Bits of a document, one character at a time."""
+    bits, total = 0.0, 0.0
+    for here, following in zip([4, *document], document, strict=False):
+        total += here
+        weights = [math.exp(min(total, 9) * k / 9) for k in range(VOCAB_SIZE)]
+        bits -= math.log2(weights[following] / sum(weights))
+    return bits
+
+
+def summing(token: Tokens, state: State | None) -> tuple[Logits, State]:
+    """Logits that depend on all that was read since the zero state, up to a sum of 9."""
+    total = (np.zeros((len(token), 1), np.float32) if state is None else state[0]) + token[:, None]
+    return np.float32(np.minimum(total, 9) * np.arange(VOCAB_SIZE) / 9), [total]
+
+
+def test_a_text_without_a_document_end_is_one_and_nothing_is_none() -> None:
+    streams = bpc.cut(np.array([1, 2, 3]), 4)
+    assert streams is not None
+    assert (streams.inputs.tolist(), streams.targets.tolist()) == ([[4, 1, 2]], [[1, 2, 3]])
+    assert bpc.cut(np.array([], np.uint8), 4) is None
+
+
 def test_an_end_token_is_read_from_the_zero_state() -> None:
     def step(token: Tokens, state: State | None) -> tuple[Logits, State]:
         total = (np.zeros((len(token), 1), np.float32) if state is None else state[0]) + token[:, None]
