@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from charrnn.cli import main
 from tests.servers import run_charrnn
 
 
@@ -40,6 +41,7 @@ def test_what_cannot_be_evaluated_is_told(tiny_run: Path, tiny_bundle: Path, tex
         ((tiny_run, "--text", text.parent / "missing"), "missing"),
         ((tiny_bundle, "--text", text.parent / "missing"), "missing cannot be read"),
         ((text.parent, "--text", text), "is it a run folder?"),
+        ((tiny_run, "--text", text), "take it out of the text, or take a run whose own text has it"),
     ]:
         done = run_charrnn("eval", *arguments)
         assert (done.returncode in (2, 3), done.stderr.count("\n")) == (True, 1), done.stderr
@@ -84,14 +86,38 @@ def test_people_read_the_split_and_its_size_beside_every_loss(
         "longest run",
     ):
         assert any(expected in line for line in lines), expected
+    done = run_charrnn("eval", tiny_run, "--text", text, "--no-ngram")
+    assert done.stdout.splitlines()[0].endswith(f": {text}, {text.stat().st_size:,} chars")
     done = run_charrnn("eval", tiny_bundle, "--text", text)
     assert "no n-gram column: a bundle holds no training text" in done.stdout
 
 
-def test_a_bundle_needs_a_text_and_its_run_for_more(tiny_bundle: Path, text: Path) -> None:
+def test_what_means_nothing_for_a_model_or_a_text_is_refused(
+    tiny_run: Path, tiny_bundle: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for arguments, message in [
-        ((), "a bundle holds no text: give --text FILE"),
-        (("--text", text, "--dynamic"), "--dynamic needs the training text"),
+        ((tiny_bundle,), "a bundle holds no text: give --text FILE"),
+        ((tiny_bundle, "--dynamic"), "--dynamic needs the training text"),
+        ((tiny_bundle, "--text", text, "--memorisation"), "--memorisation needs the training text"),
+        ((tiny_bundle, "--text", text, "--which", "last"), "--which is of a run"),
+        ((tiny_bundle, "--split", "test"), "--split names a part of a run's own text"),
+        ((tiny_run, "--text", text, "--split", "test"), "--split names a part of a run's own text"),
+        ((tiny_run, "--precision", "fp32"), "--precision is of a bundle"),
     ]:
-        done = run_charrnn("eval", tiny_bundle, *arguments)
-        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+        assert main(["eval", *map(str, arguments)]) == 2
+        told = capsys.readouterr().err
+        assert (message in told, told.count("\n")) == (True, 1), told
+
+
+@pytest.mark.parametrize(
+    "words", [["export", "--out", "b"], ["compare"], ["report"], ["eval"]], ids=lambda words: words[0]
+)
+def test_a_bundle_in_place_of_a_run_is_told(
+    tiny_bundle: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, *options = words
+    code = main([command, str(tiny_bundle), *options])
+    told = capsys.readouterr().err
+    assert (code, told.count("\n")) == (2 if command == "eval" else 3, 1), told
+    assert "run" in told
+    assert command == "eval" or f"{tiny_bundle} is a bundle" in told

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from charrnn.cli.tables import print_table
 
@@ -32,7 +33,7 @@ NO_NGRAM = "a bundle holds no training text; evaluate the run it was exported fr
     \b
     Keys of --json, losses as {nats, bpc, num_tokens}:
       nats, bpc, num_symbols             the carried loss
-      model, step, split, text           what was evaluated on what
+      model, step, split, text           what was evaluated on what; split is the run's
       carried, cold, by_position         the state carried; zero before each window; by symbols since zero
       ngram, no_ngram                    orders 1 to 8 counted on the training part; why there is none
       dynamic, memorisation              null if not asked for
@@ -60,12 +61,14 @@ NO_NGRAM = "a bundle holds no training text; evaluate the run it was exported fr
 def eval(context: click.Context, /, model: str, text: str | None, as_json: bool, **options: Any) -> None:
     """Print the loss of RUN (with torch) or BUNDLE (without) on a text, in nats and bits per character.
 
-    A run predicts every character but the first with the state carried from end to end. A bundle predicts all
-    of them, the first from its start symbol, and long texts in parallel parts, as compress does.
+    A run predicts every character but the first with the state carried: through FILE in one stream, through a
+    part of its own text in up to 32 side by side, through documents each from its beginning. A bundle
+    predicts all of them, the first from its start symbol, and long texts in parallel parts, as compress does.
     """
     lines: Sequence[str | _Table]
-    if (Path(model) / "manifest.json").exists():
-        _check_bundle_options(context, text)
+    is_bundle = (Path(model) / "manifest.json").exists()
+    _check_options(context, is_bundle=is_bundle)
+    if is_bundle:
         figures = _measure_bundle(model, str(text), options)
         lines = _bundle_lines(figures)
     else:
@@ -77,14 +80,24 @@ def eval(context: click.Context, /, model: str, text: str | None, as_json: bool,
         click.echo(line) if isinstance(line, str) else print_table(*line)
 
 
-def _check_bundle_options(context: click.Context, text: str | None) -> None:
-    if text is None:
-        raise click.UsageError("a bundle holds no text: give --text FILE, or its run", context)
+def _check_options(context: click.Context, *, is_bundle: bool) -> None:
+    """Refuse what would mean nothing for this model or text."""
+    given = {
+        name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
     for name in ("dynamic", "memorisation"):
-        if context.params[name]:
+        if is_bundle and context.params[name]:
             raise click.UsageError(
                 f"--{name} needs the training text, which a bundle lacks: give its run", context
             )
+    if "part" in given and (is_bundle or context.params["text"] is not None):
+        raise click.UsageError("--split names a part of a run's own text: it goes with no --text", context)
+    if is_bundle and context.params["text"] is None:
+        raise click.UsageError("a bundle holds no text: give --text FILE, or its run", context)
+    if is_bundle and "which" in given:
+        raise click.UsageError("--which is of a run; a bundle holds one checkpoint: leave it out", context)
+    if not is_bundle and "precision" in given:
+        raise click.UsageError("--precision is of a bundle; a run computes in float32: leave it out", context)
 
 
 def _measure_bundle(bundle: str, text: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +138,7 @@ def _measure_run(
         found = measure(run, part_of(run, options["part"]), options["part"], wanted)
     else:  # in one stream, as a bundle reads it
         found = measure(run, read_text(text, run), text, wanted, num_streams=1)
-    return _figures(run, path, found), _run_tables(run, path, found)
+    return _figures(run, path, found), _run_tables(run, path, found, is_own=text is None)
 
 
 def _figures(run: Run, path: str, found: Measures) -> dict[str, Any]:
@@ -142,13 +155,10 @@ def _figures(run: Run, path: str, found: Measures) -> dict[str, Any]:
     }
 
 
-def _run_tables(run: Run, path: str, found: Measures) -> list[str | _Table]:
-    symbols = f"{run.config.unit}s"
-    corpus = run.summary()["corpus"]["name"]
-    title = (
-        f"{path}, step {run.step:,}: {found.text}, {found.num_tokens:,} {symbols} "
-        f"(split {run.split.name} of {corpus})"
-    )
+def _run_tables(run: Run, path: str, found: Measures, *, is_own: bool) -> list[str | _Table]:
+    title = f"{path}, step {run.step:,}: {found.text}, {found.num_tokens:,} {run.config.unit}s"
+    if is_own:
+        title += f" (split {run.split.name} of {run.summary()['corpus']['name']})"
     head = ["loss", "nats", "bits", "predictions"]
     rows = [
         [name, f"{loss.nats:.4f}", f"{loss.bpc:.4f}", f"{loss.num_tokens:,}"]
@@ -190,10 +200,18 @@ def _copied_tables(copied: Copied) -> list[str | _Table]:
     tables: list[str | _Table] = [(title, ["length", "drawn", "validation"], rows), _longest(copied)]
     if (made := copied.documents) is not None:
         tables.append(
-            f"of {made.num_documents:,} documents drawn, {made.num_novel / made.num_documents:.1%} are not "
-            f"in the training text and {made.num_duplicates:,} were drawn before"
+            f"of {made.num_documents:,} documents drawn, {made.novel:.1%} are not in the training text"
+            f"{_beside(copied)}, and {made.num_duplicates:,} were drawn before"
         )
     return tables
+
+
+def _beside(copied: Copied) -> str:
+    """The share among documents that nobody drew: as much as a model that has learnt nothing by heart."""
+    held_out = copied.held_out_documents
+    if held_out is None:
+        return ""
+    return f", of {held_out.num_documents:,} validation documents {held_out.novel:.1%}"
 
 
 def _longest(copied: Copied) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from charrnn.errors import CheckpointError
 from charrnn.training import setup
 from charrnn.training.checkpoint import step_of
+from charrnn.training.config import TrainConfig
 from charrnn.training.diary import read_diary
 from charrnn.training.measures import Copied, Measures, Wanted, copied, measure
 from charrnn.training.ngram import NgramLosses, ngram_losses
@@ -87,7 +88,7 @@ def gather(
     return Report(
         name=folder.path.resolve().name,
         unit="character" if config.unit == "char" else "byte",
-        facts=_facts(material, run, diary),
+        facts=_facts(material, config, run, diary),
         settings=config.to_json(),
         train=_points(diary, "train_nats", "train"),
         validation=_points(diary, "validation_nats", "eval"),
@@ -116,15 +117,23 @@ def _points(diary: Sequence[Mapping[str, Any]], name: str, kind: str) -> list[tu
     ]
 
 
-def _facts(material: setup.Material, run: Run | None, diary: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _facts(
+    material: setup.Material, config: TrainConfig, run: Run | None, diary: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
     corpus, split = material.info["corpus"], material.split
     sizes = ", ".join(f"{part} {size:,}" for part, size in split.sizes.items())
+    symbols = "characters" if config.unit == "char" else "bytes"
     facts = {
         "Text": str(corpus.get("name")),
         "sha256 of the text": str(corpus.get("sha256")),
-        "Split": f"{split.name}: {sizes} tokens",
+        "Split": f"{split.name}: {sizes} {symbols}",
         "Vocabulary": f"{len(material.vocab)} symbols",
     }
+    if config.separator:
+        num_documents = material.info["tokens"]["num_documents"]
+        facts["Documents"] = (
+            f"{num_documents:,}, with {config.separator!r} between them; each is read by itself"
+        )
     if run is not None:
         shape = run.model.shape
         facts["Model"] = (

@@ -102,7 +102,10 @@ def _findings(copied: Copied) -> Iterator[str]:
         size = copied.held_out.longest.length if copied.held_out.longest else 0
         yield f"Of {copied.held_out.num_tokens:,} symbols of the validation text the longest has {size:,}."
     if (made := copied.documents) is not None:
+        beside = ""
+        if (held_out := copied.held_out_documents) is not None:
+            beside = f", of {held_out.num_documents:,} validation documents {held_out.novel:.1%}"
         yield (
-            f"Of {made.num_documents:,} documents drawn, {made.num_novel / made.num_documents:.1%} are not "
-            f"in the training text; {made.num_duplicates:,} were drawn before."
+            f"Of {made.num_documents:,} documents drawn, {made.novel:.1%} are not in the training "
+            f"text{beside}; {made.num_duplicates:,} were drawn before."
         )

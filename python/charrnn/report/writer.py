@@ -26,12 +26,18 @@ def write_report(
         CheckpointError: there is no run, or a file of it is damaged.
         DataError: a file cannot be written.
     """
+    folder = Path(run) / "report"
+    page = folder / "index.html" if out is None else Path(out)
+    if out is not None and not page.parent.is_dir():  # before minutes of measuring
+        raise DataError(f"cannot write {page}: there is no folder {page.parent}")
     report = gather(run, which=which, dynamic=dynamic)
     figures = draw_figures(report)
-    folder = Path(run) / "report"
     files = {folder / f"{name}.png": png for name, png in figures.items()}
-    page = folder / "index.html" if out is None else Path(out)
     files = {page: render(report, figures).encode(), **files}
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot write {folder}: {error.strerror}") from error
     for path, content in files.items():
         _write(path, content)
     return list(files)
@@ -39,7 +45,6 @@ def write_report(
 
 def _write(path: Path, content: bytes) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             file.write(content)
     except OSError as error:

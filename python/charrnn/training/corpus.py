@@ -190,4 +190,7 @@ def _no_end(source: Source, rules: Rules, end: int | None) -> str:
 
 def _unknown(source: Source, unit: Unit, code: int, at: int) -> str:
     symbol = f"U+{code:04X}" if unit == "char" else f"byte 0x{code:02x}"
-    return f"corpus {source.name}: {symbol} at token {at} is not in the run's vocabulary"
+    return (
+        f"corpus {source.name}: {symbol} at token {at} is not in the run's vocabulary: "
+        "take it out of the text, or take a run whose own text has it"
+    )

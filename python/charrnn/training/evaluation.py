@@ -1,4 +1,4 @@
-"""How well a model predicts a text: mean loss with the state carried from end to end.
+"""How well a model predicts a text: mean loss with the state carried through each of its streams.
 
 Knows nothing of training, files or splits.
 """

@@ -6,7 +6,7 @@ Knows runs and their texts, not how figures are shown.
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,13 +45,15 @@ class Wanted:
 class Copied:
     """What of the ``drawn`` texts is in the training text, and of as many symbols ``held_out`` from it.
 
-    ``excerpt`` is the longest run. ``documents`` is of a run of documents only.
+    ``excerpt`` is the longest run. Of a run of documents only: ``documents`` compares those drawn with those
+    of the training text, ``held_out_documents`` those of the validation text.
     """
 
     drawn: Memorisation
     held_out: Memorisation | None
     excerpt: str
     documents: Documents | None = None
+    held_out_documents: Documents | None = None
 
 
 @dataclass(frozen=True)
@@ -158,21 +160,26 @@ def copied(run: Run) -> Copied:
     if end is None:
         start = start_token(run.vocab)
         texts = draw_texts(run.model, start, num_texts=NUM_TEXTS, num_tokens=TEXT_TOKENS)
-        return _copied(run, texts, _like(run.tokens.get("validation"), len(texts)), None)
+        return _copied(run, texts, _like(run.tokens.get("validation"), len(texts)))
     texts = draw_texts(run.model, end, num_texts=NUM_DOCUMENTS, num_tokens=DOCUMENT_TOKENS, end=end)
     held_out = (
         split_documents(run.tokens["validation"], end)[:NUM_DOCUMENTS] if "validation" in run.tokens else []
     )
-    return _copied(run, texts, held_out, documents(texts, split_documents(train, end)))
+    known = split_documents(train, end)
+    return replace(
+        _copied(run, texts, held_out),
+        documents=documents(texts, known),
+        held_out_documents=documents(held_out, known) if held_out else None,
+    )
 
 
-def _copied(run: Run, texts: list[Tokens], held_out: list[Tokens], found: Documents | None) -> Copied:
+def _copied(run: Run, texts: list[Tokens], held_out: list[Tokens]) -> Copied:
     train = run.tokens["train"]
     drawn = memorised(texts, train)
     longest, excerpt = drawn.longest, ""
     if longest is not None:
         excerpt = run.vocab.decode(texts[longest.index][longest.at : longest.at + longest.length])
-    return Copied(drawn, memorised(held_out, train) if held_out else None, excerpt, found)
+    return Copied(drawn, memorised(held_out, train) if held_out else None, excerpt)
 
 
 def _like(tokens: Tokens | None, num_texts: int) -> list[Tokens]:

@@ -57,6 +57,11 @@ class Documents:
     num_novel: int
     num_duplicates: int
 
+    @property
+    def novel(self) -> float:
+        """Share of those that are no training document."""
+        return self.num_novel / self.num_documents
+
 
 def memorised(texts: Sequence[Tokens], train: Tokens, lengths: Sequence[int] = LENGTHS) -> Memorisation:
     """Compare texts, none of whose substrings go on into the next, with the training text."""

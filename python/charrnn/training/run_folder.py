@@ -150,6 +150,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except OSError as error:
+        if (path.parent / "manifest.json").exists():
+            raise CheckpointError(
+                f"{path.parent} is a bundle, which holds neither settings nor text: "
+                "give the run it was exported from"
+            ) from error
         raise CheckpointError(f"cannot read {path}: {error.strerror}; is it a run folder?") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error

@@ -100,6 +100,7 @@ def test_files_of_no_kind_or_damaged(tmp_path: Path) -> None:
         assert message in refusal(tmp_path / name)
     for name in ("missing.npz", "missing.safetensors"):
         assert f"{name} cannot be read: No such file" in refusal(tmp_path / name)
+    assert "missing does not exist" in refusal(tmp_path / "missing")
     empty = io.BytesIO()
     zipfile.ZipFile(empty, "w").close()
     (tmp_path / "e.npz").write_bytes(empty.getvalue())

@@ -105,6 +105,18 @@ def test_a_run_without_validation_part_or_samples(
     assert "There is no validation text" in page
 
 
+def test_a_run_of_documents_says_what_is_between_them(
+    corpus: Path, settings: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measures_module, "NUM_DOCUMENTS", 5)
+    run = tmp_path / "run"
+    Trainer(settings.replace(separator="\n")).fit(corpus, out=run)
+    report = gather(run)
+    assert report.facts["Documents"] == "70, with '\\n' between them; each is read by itself"
+    assert report.facts["Split"].endswith(" characters")
+    assert "of 4 validation documents 0.0%" in render(report, {})
+
+
 def test_a_run_that_is_being_trained(corpus: Path, settings: TrainConfig, tmp_path: Path) -> None:
     run = tmp_path / "run"
     Trainer(settings).fit(corpus, out=run)
@@ -129,12 +141,16 @@ def test_the_best_or_the_last_checkpoint_and_another_place(
 ) -> None:
     run = tmp_path / "run"
     Trainer(settings.replace(max_steps=9, lr=1.0, clip_norm=100.0)).fit(corpus, out=run)
-    out = tmp_path / "pages" / "page.html"
+    out = tmp_path / "page.html"
     paths = write_report(run, out, which="last")
     assert paths[0] == out
     assert paths[1].parent == run / "report"
     assert f"step {load_run(run, 'last').step}" in out.read_text()
+    for folder in (run / "config.json", tmp_path / "absent"):
+        with pytest.raises(DataError, match=f"cannot write .*: there is no folder {folder}"):
+            write_report(run, folder / "page.html")
+    (run / "report" / "index.html").mkdir()
     with pytest.raises(DataError, match="cannot write"):
-        write_report(run, run / "config.json" / "page.html")
+        write_report(run)
     with pytest.raises(CheckpointError, match="is it a run folder"):
         write_report(tmp_path)

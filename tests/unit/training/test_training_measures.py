@@ -119,3 +119,7 @@ def test_of_documents_the_share_that_is_new_is_told(
     made, drawn = found.copied.documents, found.copied.drawn
     assert (made.num_documents, drawn.num_texts) == (50, 50)
     assert made.num_novel <= 50
+    held_out = found.copied.held_out_documents
+    assert held_out is not None
+    assert (held_out.num_novel, held_out.novel) == (0, 0.0)  # each name stands in all four quarters
+    assert found.to_json()["memorisation"]["held_out_documents"]["num_novel"] == 0

@@ -48,6 +48,8 @@ def _reader_of(path: Path) -> Callable[[Path], Iterator[tuple[str, Any]]]:
         return _read_folder
     if path.suffix in _READERS:
         return _READERS[path.suffix]
+    if not path.exists():
+        raise DataError(f"{path} does not exist: give the file or the folder of the weights")
     known = ", ".join(_READERS)
     raise DataError(f"{path} is neither a folder of raw float32 files nor a file of {known}")
 
