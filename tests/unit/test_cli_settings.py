@@ -9,7 +9,7 @@ from typing import Any
 import click
 import pytest
 
-from charrnn.cli.kinds import CommaList
+from charrnn.cli.kinds import Amount, CommaList
 from charrnn.cli.settings import with_settings
 from charrnn.errors import ConfigError
 
@@ -26,6 +26,7 @@ def command(seen: dict[str, Any]) -> click.Command:
     @click.option("--stop", multiple=True)
     @click.option("--rate", type=float)
     @click.option("--steps", type=CommaList())
+    @click.option("--span", type=Amount())
     @click.option("--path", type=click.Path())
     @click.option("--json", "as_json", is_flag=True)
     def demo(**options: Any) -> None:
@@ -100,6 +101,7 @@ def test_a_file_that_is_wrong_is_refused(command: click.Command, file: Path, tex
         ("stop = ['a', 5]", "stop in [demo] is ['a', 5]; give a string"),
         ("steps = 2.5", "steps in [demo] is 2.5; give a string or a list of words"),
         ("steps = [[1]]", "steps in [demo] is [[1]]; give a string or a list of words"),
+        ("span = true", "span in [demo] is True; give a number or a string"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_refused(
@@ -112,12 +114,32 @@ def test_a_value_of_the_wrong_kind_is_refused(
     assert f"{file}: {expected}" in caught.value.format_message()
 
 
-def test_a_list_is_as_good_as_commas_and_a_whole_number_as_any(
-    command: click.Command, seen: dict[str, Any], file: Path
+@pytest.mark.parametrize(
+    ("text", "steps", "span"), [("steps = [1, 'b']", "1,b", "9"), ("steps = 5\nspan = 1.5", "5", "1.5")]
+)
+def test_a_list_is_as_good_as_commas_and_a_number_as_words(
+    command: click.Command, seen: dict[str, Any], file: Path, text: str, steps: str, span: str
 ) -> None:
-    file.write_text("[demo]\nsteps = [1, 'b']\nrate = 2")
+    file.write_text(f"[demo]\nrate = 2\nspan = 9\n{text}".replace("span = 9\nsteps = 5", "steps = 5"))
     command.main(["--config", str(file)], standalone_mode=False)
-    assert (seen["steps"], seen["rate"]) == ("1,b", 2.0)
+    assert (seen["steps"], seen["rate"], seen["span"]) == (steps, 2.0, span)
+
+
+def test_an_error_names_an_option_as_it_is_typed(seen: dict[str, Any]) -> None:
+    @click.command("demo")
+    @click.option("--max-tokens", type=int)
+    @click.option("--as-usage", is_flag=True)
+    def demo(max_tokens: int, as_usage: bool) -> None:
+        message = (
+            "max_tokens is 0, in /tmp/max_tokens/a max_tokens.txt 'max_tokens' my_max_tokens; max_tokens."
+        )
+        raise click.UsageError(message) if as_usage else ConfigError(message)
+
+    told = "--max-tokens is 0, in /tmp/max_tokens/a max_tokens.txt 'max_tokens' my_max_tokens; --max-tokens."
+    for words, kind in (([], ConfigError), (["--as-usage"], click.UsageError)):
+        with pytest.raises(kind) as caught:
+            with_settings(demo).main(words, standalone_mode=False)
+        assert told in str(caught.value)
 
 
 def test_text_that_is_not_utf8_is_refused_and_a_path_is_not(

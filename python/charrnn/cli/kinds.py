@@ -26,7 +26,11 @@ class Number(click.FloatRange):
 
 
 class CommaList(click.types.StringParamType):
-    """Words separated by commas; in a file also a list."""
+    """Words separated by commas; in a file also a list, or one number."""
+
+
+class Amount(click.types.StringParamType):
+    """A number, or words about numbers such as ``10..1000``; in a file also a bare number."""
 
 
 def spelt_in_utf8(option: click.Parameter) -> None:
@@ -75,4 +79,8 @@ def _types_of(option: click.Option) -> tuple[tuple[type, ...], str]:
         return (int,), "a whole number"
     if isinstance(option.type, click.types.FloatParamType):
         return (int, float), "a number"
-    return (str,), "a string or a list of words" if isinstance(option.type, CommaList) else "a string"
+    if isinstance(option.type, CommaList):
+        return (str, int), "a string or a list of words"
+    if isinstance(option.type, Amount):
+        return (str, int, float), "a number or a string"
+    return (str,), "a string"

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from charrnn.cli.kinds import misfit, spelt_in_utf8
+from charrnn.cli.naming import with_option_names
 from charrnn.errors import ConfigError
 
 
@@ -24,6 +25,7 @@ def with_settings(command: click.Command) -> click.Command:
         for parameter in command.params:
             if parameter.name != "config":
                 spelt_in_utf8(parameter)
+        with_option_names(command)
     return command
 
 
