@@ -8,7 +8,7 @@ export PATH := $(HOME)/.local/bin:$(HOME)/.cargo/bin:$(PATH)
 RUN := uv run --no-sync
 BENCH_DIR := runs/bench
 
-.PHONY: help setup quickstart build test test-slow lint fmt bench bench-sampler bench-serving bench-training proto ci clean
+.PHONY: help setup quickstart build test test-slow fuzz-traces lint fmt bench bench-sampler bench-serving bench-training proto ci clean
 
 help:  ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ test: setup lint  ## every test, Rust and Python, after the linters and the drif
 test-slow: setup  ## the long tests too
 	@cargo test --locked --release --quiet -p charrnn-core --test sampler_proof -- --include-ignored
 	@$(RUN) pytest
+
+fuzz-traces: setup  ## random traces of the engine for FUZZ_SECONDS (300); FUZZ_SEED=n runs one again
+	@FUZZ_SECONDS=$(or $(FUZZ_SECONDS),300) cargo test --locked --release --quiet -p charrnn-core --test traces -- --nocapture
 
 lint: setup  ## formatters in check mode, clippy, ruff, mypy
 	@cargo fmt --all --check

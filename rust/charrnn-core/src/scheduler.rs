@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::event::StreamError;
 use crate::model::ModelSpec;
 use crate::slots::Slots;
+use crate::state::RowState;
 
 pub(crate) mod admission;
 pub(crate) mod drawn;
@@ -123,7 +124,11 @@ impl Scheduler {
             return true;
         }
         if stream.expire(now) {
-            stream.pump();
+            if stream.pump() == Flow::Blocked {
+                // Its end waits for its reader; it needs no state for that.
+                let resting = Resting { stream, state: RowState::new(Vec::new()), token: 0 };
+                self.parked.push(Parked::new(resting, now));
+            }
             return true;
         }
         if let Some(token) = stream.next_prompt_token() {

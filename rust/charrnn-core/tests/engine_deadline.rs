@@ -46,6 +46,21 @@ fn one_that_is_late_in_the_queue_is_never_begun() {
 }
 
 #[test]
+fn the_end_of_one_that_was_late_in_the_queue_waits_for_its_reader() {
+    let mut rig = Rig::new(1, letters(), config(1, 0));
+    // Started fills the pipe.
+    let late = rig.submit_until(Some(Duration::ZERO), &request("a", 1, 9), 1).expect("a slot");
+    rig.turns(2);
+    let mut transcript = Transcript::default();
+    assert_eq!(transcript.read(&late).finished, None);
+    rig.advance(2 * MS);
+    rig.turn();
+    let finished = transcript.read(&late).finished.clone().expect("it has ended");
+    assert_eq!((finished.reason, finished.timing.num_steps), (FinishReason::Deadline, 0));
+    assert_eq!((rig.live(), rig.rows_stepped()), ((0, 0), 0));
+}
+
+#[test]
 fn what_may_begin_a_stop_string_is_left_out() {
     let mut rig = Rig::new(1, letters(), config(1, 0));
     let text = solo(&request("a", 1, 20), &rig.vocab).text;

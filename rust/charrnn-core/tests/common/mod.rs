@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // Each test file uses its part.
 
+pub(crate) mod requests;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -11,13 +13,13 @@ use charrnn_core::constraint;
 use charrnn_core::engine::{Engine, EngineConfig, SubmitError, Worker};
 use charrnn_core::event::{Event, FinishReason, Finished, SendError, Sink, Started, StreamError};
 use charrnn_core::params::SamplingParams;
-use charrnn_core::request::{GenerateRequest, Output, Prompt, Stopping};
+use charrnn_core::request::{GenerateRequest, Output, Prompt, Stopping, ValidRequest};
 use charrnn_core::sampler::{Context, Draw, Sampler};
 use charrnn_core::state::StateRows;
 use charrnn_core::vocab::{Unit, Vocab};
 use charrnn_core::{ModelSpec, StateTensor, StepError, StepModel};
 
-/// Symbols that make `FakeModel` misbehave when it reads them.
+/// Symbols that make `FakeModel` misbehave when it reads them, and how slow it is.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Faults {
     /// That row's logits are NaN.
@@ -28,7 +30,20 @@ pub(crate) struct Faults {
     pub(crate) error: Option<u32>,
     /// The thread panics.
     pub(crate) panic: Option<u32>,
+    /// By the clock of its rig.
+    pub(crate) step_time: Duration,
 }
+
+/// What a test sees of a `FakeModel` that an engine has.
+#[derive(Debug, Default)]
+pub(crate) struct Remote {
+    /// So many of the next steps fail, whatever they read.
+    pub(crate) num_failing: AtomicUsize,
+    /// Steps of one row that failed: each is the end of a text.
+    pub(crate) num_failed: AtomicUsize,
+}
+
+type Time = Arc<Mutex<Instant>>;
 
 /// A deterministic toy recurrence: the logits depend on every symbol the row has read, and on their order.
 /// The last symbol is never drawn, so that a text meets faults only through its prompt.
@@ -38,13 +53,24 @@ pub(crate) struct FakeModel {
     logits: Vec<f32>,
     /// Rows of all steps so far.
     pub(crate) num_rows: Arc<AtomicUsize>,
+    pub(crate) remote: Arc<Remote>,
+    time: Option<Time>,
 }
 
 impl FakeModel {
     pub(crate) fn new(vocab_size: usize, faults: Faults) -> Self {
         let tensor = |(name, width): (&str, usize)| StateTensor { name: name.to_owned(), width };
         let spec = ModelSpec { vocab_size, state: [("h0", 2), ("c0", 1)].map(tensor).to_vec() };
-        FakeModel { spec, faults, logits: Vec::new(), num_rows: Arc::default() }
+        let logits = Vec::new();
+        FakeModel { spec, faults, logits, num_rows: Arc::default(), remote: Arc::default(), time: None }
+    }
+
+    fn is_failing(&self, tokens: &[u32]) -> bool {
+        let is_next =
+            self.remote.num_failing.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+        let is_failing = is_next || self.faults.error.is_some_and(|symbol| tokens.contains(&symbol));
+        self.remote.num_failed.fetch_add(usize::from(is_failing && tokens.len() == 1), SeqCst);
+        is_failing
     }
 }
 
@@ -55,9 +81,12 @@ impl StepModel for FakeModel {
 
     fn step(&mut self, tokens: &[u32], state: &mut StateRows) -> Result<&[f32], StepError> {
         assert!(!tokens.is_empty() && tokens.len() == state.num_rows(), "a batch of {}", tokens.len());
-        let has = |fault: Option<u32>| fault.is_some_and(|symbol| tokens.contains(&symbol));
-        assert!(!has(self.faults.panic), "told to panic");
-        if has(self.faults.error) {
+        let is_fatal = self.faults.panic.is_some_and(|symbol| tokens.contains(&symbol));
+        assert!(!is_fatal, "told to panic");
+        if let Some(time) = &self.time {
+            *time.lock().expect("no test panics with the clock") += self.faults.step_time;
+        }
+        if self.is_failing(tokens) {
             return Err(StepError("told to fail".to_owned()));
         }
         self.num_rows.fetch_add(tokens.len(), SeqCst);
@@ -94,6 +123,8 @@ struct Pipe {
     state: Mutex<PipeState>,
     changed: Condvar,
     capacity: usize,
+    /// Room for the last event, beyond the capacity.
+    keeps_place: bool,
 }
 
 impl Pipe {
@@ -110,8 +141,13 @@ pub(crate) struct Reader(Arc<Pipe>);
 
 /// A pipe that holds `capacity` events.
 pub(crate) fn pipe(capacity: usize) -> (Box<PipeSink>, Reader) {
+    pipe_with(capacity, false)
+}
+
+/// The same, with a place kept for the last event or not.
+pub(crate) fn pipe_with(capacity: usize, keeps_place: bool) -> (Box<PipeSink>, Reader) {
     let state = PipeState { events: VecDeque::new(), is_reader_gone: false, is_writer_gone: false };
-    let pipe = Arc::new(Pipe { state: Mutex::new(state), changed: Condvar::new(), capacity });
+    let pipe = Arc::new(Pipe { state: Mutex::new(state), changed: Condvar::new(), capacity, keeps_place });
     (Box::new(PipeSink(pipe.clone())), Reader(pipe))
 }
 
@@ -121,7 +157,8 @@ impl Sink for PipeSink {
         if state.is_reader_gone {
             return Err(SendError::Closed);
         }
-        if state.events.len() == self.0.capacity {
+        let is_end = matches!(event, Event::Finished(_) | Event::Failed(_));
+        if state.events.len() >= self.0.capacity + usize::from(is_end && self.0.keeps_place) {
             return Err(SendError::Full(event));
         }
         state.events.push_back(event);
@@ -332,7 +369,9 @@ pub(crate) struct Rig {
     pub(crate) end_token: Option<u32>,
     /// Rows stepped so far, by worker.
     pub(crate) num_rows: Vec<Arc<AtomicUsize>>,
-    time: Arc<Mutex<Instant>>,
+    /// Of the models, by worker.
+    pub(crate) remotes: Vec<Arc<Remote>>,
+    time: Time,
 }
 
 impl Rig {
@@ -346,14 +385,20 @@ impl Rig {
         config: EngineConfig,
         faults: Faults,
     ) -> Self {
-        let models: Vec<FakeModel> = (0..num_workers).map(|_| FakeModel::new(vocab.size(), faults)).collect();
-        let num_rows = models.iter().map(|model| model.num_rows.clone()).collect();
-        let models = models.into_iter().map(|model| Box::new(model) as Box<dyn StepModel>).collect();
         let time = Arc::new(Mutex::new(Instant::now()));
+        let model = |_| FakeModel { time: Some(time.clone()), ..FakeModel::new(vocab.size(), faults) };
+        let models: Vec<FakeModel> = (0..num_workers).map(model).collect();
+        let num_rows = models.iter().map(|model| model.num_rows.clone()).collect();
+        let remotes = models.iter().map(|model| model.remote.clone()).collect();
+        let models = models.into_iter().map(|model| Box::new(model) as Box<dyn StepModel>).collect();
         let clock = Arc::clone(&time);
         let now = Arc::new(move || *clock.lock().expect("no test panics with the clock"));
         let (engine, workers) = Engine::unstarted(models, vocab.clone(), config, now);
-        Rig { engine, workers, vocab, end_token: None, num_rows, time }
+        Rig { engine, workers, vocab, end_token: None, num_rows, remotes, time }
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        *self.time.lock().expect("no test panics with the clock")
     }
 
     pub(crate) fn advance(&self, by: Duration) {
@@ -371,11 +416,23 @@ impl Rig {
         request: &GenerateRequest,
         capacity: usize,
     ) -> Result<Reader, SubmitError> {
-        let (sink, reader) = pipe(capacity);
+        self.submit_to(pipe(capacity), time, request)
+    }
+
+    /// The same through a pipe of the caller's.
+    pub(crate) fn submit_to(
+        &self,
+        (sink, reader): (Box<PipeSink>, Reader),
+        time: Option<Duration>,
+        request: &GenerateRequest,
+    ) -> Result<Reader, SubmitError> {
+        let deadline = time.map(|time| self.now() + time);
+        self.engine.submit(self.valid(request).until(deadline), sink).map(|()| reader)
+    }
+
+    pub(crate) fn valid(&self, request: &GenerateRequest) -> ValidRequest {
         let start = self.end_token.unwrap_or(START);
-        let valid = request.clone().validate(&self.vocab, start, self.end_token).expect("a valid request");
-        let deadline = time.map(|time| *self.time.lock().expect("no test panics with the clock") + time);
-        self.engine.submit(valid.until(deadline), sink).map(|()| reader)
+        request.clone().validate(&self.vocab, start, self.end_token).expect("a valid request")
     }
 
     /// One turn of every worker; false if none ran a step.

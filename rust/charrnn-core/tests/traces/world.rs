@@ -1,0 +1,168 @@
+//! Runs a trace on a real engine, turn by turn, and checks what must hold whatever happens.
+
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use charrnn_core::engine::{EngineConfig, SubmitError};
+use charrnn_core::meter::Outcome;
+
+use crate::common::requests::poison;
+use crate::common::{bytes, letters, pipe_with, Faults, Rig};
+use crate::texts::Text;
+use crate::trace::{Op, Poison, Trace, Wanted};
+use charrnn_core::vocab::Unit;
+
+/// Many times what the longest text takes.
+const MAX_TURNS: usize = 5_000;
+
+/// Runs a trace to the end of all its texts.
+///
+/// # Panics
+/// With what is wrong.
+pub(crate) fn run(trace: Trace) {
+    let mut world = World::new(trace.clone());
+    trace.ops.into_iter().for_each(|op| world.apply(op));
+    world.run_out();
+    world.check();
+}
+
+struct World {
+    trace: Trace,
+    rig: Rig,
+    stall_timeout: Duration,
+    texts: Vec<Text>,
+    /// Requests refused because the queue was full, and because the engine was stopping.
+    num_refused: (u64, u64),
+    is_stopped: bool,
+    is_aborted: bool,
+}
+
+impl World {
+    fn new(trace: Trace) -> Self {
+        let vocab = match trace.unit {
+            Unit::Char => letters(),
+            Unit::Byte => bytes(),
+        };
+        let stall_timeout = Duration::from_millis(trace.stall_ms);
+        let config =
+            EngineConfig { max_streams: trace.max_streams, max_queue: trace.max_queue, stall_timeout };
+        let mut rig = Rig::with_faults(trace.num_workers, vocab, config, faults(&trace));
+        rig.end_token = trace.end_token;
+        World {
+            trace,
+            rig,
+            stall_timeout,
+            texts: Vec::new(),
+            num_refused: (0, 0),
+            is_stopped: false,
+            is_aborted: false,
+        }
+    }
+
+    fn apply(&mut self, op: Op) {
+        let now = self.rig.now();
+        match op {
+            Op::Submit(wanted) => self.submit(*wanted),
+            Op::Turn { worker, count } => (0..count).for_each(|_| self.turn(worker)),
+            Op::Read { text, count } => self.text(text).into_iter().for_each(|text| text.read(count, now)),
+            Op::Cancel { text } => self.text(text).into_iter().for_each(Text::cancel),
+            Op::Advance { ms } => self.rig.advance(Duration::from_millis(ms)),
+            Op::Fail { worker, count } => {
+                let worker = worker % self.trace.num_workers;
+                self.rig.remotes[worker].num_failing.fetch_add(count, SeqCst);
+            }
+            Op::Stop => {
+                self.rig.engine.stop_admission();
+                self.is_stopped = true;
+            }
+            Op::Abort => {
+                self.rig.engine.abort();
+                (self.is_stopped, self.is_aborted) = (true, true);
+            }
+        }
+    }
+
+    fn text(&mut self, index: usize) -> Option<&mut Text> {
+        let index = index % self.texts.len().max(1);
+        self.texts.get_mut(index)
+    }
+
+    /// Refused exactly when there is no room, or the engine stops.
+    fn submit(&mut self, wanted: Wanted) {
+        let (waiting, running) = self.rig.live();
+        let capacity = self.trace.num_workers * self.trace.max_streams + self.trace.max_queue;
+        let is_full = waiting + running >= capacity;
+        let pipe = pipe_with(wanted.capacity, wanted.keeps_place);
+        match self.rig.submit_to(pipe, wanted.time, &wanted.request) {
+            Ok(reader) => {
+                assert!(!is_full && !self.is_stopped, "admitted: {:?} live", self.rig.live());
+                self.texts.push(Text::new(wanted, reader, self.rig.now()));
+            }
+            Err(SubmitError::QueueFull { .. }) => {
+                assert!(is_full && !self.is_stopped, "no room for another: {:?} live", self.rig.live());
+                self.num_refused.0 += 1;
+            }
+            Err(SubmitError::Stopping) => {
+                assert!(self.is_stopped, "stopped by nobody");
+                self.num_refused.1 += 1;
+            }
+        }
+    }
+
+    /// One turn of a worker, which steps no more rows than it has slots and there are texts to work on.
+    fn turn(&mut self, worker: usize) {
+        let worker = worker % self.trace.num_workers;
+        let num_open = self.texts.iter().filter(|text| text.is_open()).count();
+        let before = self.rig.rows_stepped();
+        self.rig.workers[worker].turn();
+        let num_rows = self.rig.rows_stepped() - before;
+        assert!(num_rows <= self.trace.max_streams.min(num_open), "{num_rows} rows for {num_open} texts");
+        let now = self.rig.now();
+        self.texts.iter_mut().for_each(|text| text.look(now, self.stall_timeout));
+    }
+
+    /// Reads and turns until every text has ended, and once more.
+    fn run_out(&mut self) {
+        for _ in 0..MAX_TURNS {
+            let (live, now) = (self.rig.live(), self.rig.now());
+            self.texts.iter_mut().for_each(|text| text.read(usize::MAX, now));
+            (0..self.trace.num_workers).for_each(|worker| self.turn(worker));
+            self.rig.advance(Duration::from_millis(1));
+            if live == (0, 0) {
+                return;
+            }
+        }
+        panic!("texts that never end: {:?} live", self.rig.live());
+    }
+
+    /// Every text is right, all that was taken is given back, and the counts add up.
+    fn check(&self) {
+        self.texts.iter().for_each(|text| text.check(&self.rig, &self.trace, self.is_aborted));
+        let stats = self.rig.engine.stats();
+        assert_eq!((stats.running, stats.parked, stats.waiting), (0, 0, 0), "left over");
+        assert_eq!((stats.queue_full, stats.stopping), self.num_refused, "refused");
+        assert_eq!(stats.ended.iter().sum::<u64>(), self.texts.len() as u64, "{:?} ended", stats.ended);
+        for (outcome, &counted) in Outcome::ALL.into_iter().zip(&stats.ended) {
+            let num_told = self.texts.iter().filter(|text| text.outcome() == Some(outcome)).count() as u64;
+            assert!(num_told <= counted, "{counted} counted as {outcome:?}, {num_told} told so");
+        }
+        let num_failed: usize = self.rig.remotes.iter().map(|remote| remote.num_failed.load(SeqCst)).sum();
+        let num_poisoned = self.texts.iter().filter(|text| text.is_poisoned(&self.trace)).count();
+        let failed = Outcome::ALL.iter().position(|&outcome| outcome == Outcome::Failed).expect("listed");
+        let at_most = (num_failed + num_poisoned) as u64;
+        assert!(stats.ended[failed] <= at_most, "{} failed of {at_most}", stats.ended[failed]);
+        assert!(self.rig.engine.drain(Duration::ZERO), "not empty");
+    }
+}
+
+fn faults(trace: &Trace) -> Faults {
+    let step_time = Duration::from_micros(trace.step_us);
+    let faults = Faults { step_time, ..Faults::default() };
+    let symbol = Some(poison(trace.unit));
+    match trace.poison {
+        Poison::Harmless => faults,
+        Poison::Nan => Faults { nan: symbol, ..faults },
+        Poison::Mute => Faults { mute: symbol, ..faults },
+        Poison::Error => Faults { error: symbol, ..faults },
+    }
+}
