@@ -24,6 +24,8 @@ from charrnn.bench.plan import LoadPlan
 SERVERS = Path(__file__).parent / "servers"
 OTHERS = {"naive": "naive.py", "batching": "batching.py"}
 OURS = "charrnn serve"
+CHUNK_CHARS = 16
+"""Of all servers: a longer one would be an advantage of ours that a line changes in the others."""
 
 
 @contextmanager
@@ -51,6 +53,7 @@ def measure(address: str, streams: int, seconds: float) -> float:
         warmup_s=1.0,
         drain_s=0.0,
         max_tokens=lengths,
+        chunk_chars=CHUNK_CHARS,
     )
     report = run_load(plan)
     failed = {name: n for name, n in report["outcomes"].items() if name not in ("ok", "unfinished")}

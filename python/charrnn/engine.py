@@ -93,7 +93,7 @@ class Engine:
             prompt: what the model reads first; not part of the text.
             params: or its fields as keywords: ``temperature``, ``seed``, ``max_tokens``, ``stop``...
             sample_index: which of several samples of one prompt and seed.
-            chunk_chars: characters a chunk holds before it is handed over; default 16.
+            chunk_chars: characters a chunk holds before it is handed over, whatever its age; default 256.
             max_chunk_delay_ms: longest wait of a character for its chunk; absent, 10 ms and more under load.
 
         Raises:

@@ -66,7 +66,7 @@ limits! {
     /// Length of a stop string.
     STOP_TOKENS = "length of a stop string", 1.0, 256.0, None, "symbols of one stop string";
     /// Size of a chunk.
-    CHUNK_CHARS = "chunk_chars", 1.0, 4096.0, Some(16.0), "characters a chunk holds before it is sent";
+    CHUNK_CHARS = "chunk_chars", 1.0, 4096.0, Some(256.0), "characters a chunk holds before it is sent";
     /// Age of a chunk.
     MAX_CHUNK_DELAY_MS = "max_chunk_delay_ms", 0.0, 60_000.0, None, "absent: 10 ms, growing with the live streams";
 }

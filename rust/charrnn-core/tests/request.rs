@@ -43,7 +43,7 @@ fn defaults_are_resolved() {
         (sampling.temperature(), sampling.top_k(), sampling.top_p(), sampling.min_p()),
         (1.0, 0, 1.0, 0.0)
     );
-    assert_eq!((valid.max_tokens(), valid.chunk_chars(), valid.max_chunk_delay()), (256, 16, None));
+    assert_eq!((valid.max_tokens(), valid.chunk_chars(), valid.max_chunk_delay()), (256, 256, None));
     assert!(valid.stop().is_empty() && !valid.include_stop());
 }
 

@@ -106,7 +106,7 @@ pub struct Stopping {
 /// How the text is delivered. Nothing here changes the text itself.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Output {
-    /// Characters a chunk holds before it is sent; default 16.
+    /// Characters a chunk holds before it is sent, whatever its age; default 256.
     #[prost(uint32, optional, tag = "1")]
     pub chunk_chars: ::core::option::Option<u32>,
     /// Longest wait of a character before its chunk is sent. Absent: 10 ms, growing with the number of live streams.
