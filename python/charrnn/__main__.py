@@ -1,8 +1,16 @@
-"""``python -m charrnn``: the command line."""
+"""The command line: ``charrnn``, and ``python -m charrnn``."""
 
 import sys
 
-from charrnn.cli import main
+
+def main() -> int:
+    """Run the command line. Ctrl-C ends it as quietly while it is being loaded as later."""
+    try:
+        from charrnn.cli import main as run
+    except KeyboardInterrupt:
+        return 130
+    return run()
+
 
 if __name__ == "__main__":
     sys.exit(main())

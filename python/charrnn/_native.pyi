@@ -161,7 +161,7 @@ class Engine:
     ) -> EventStream: ...
     def close(self) -> None: ...
 
-def run_load(plan: str, on_tick: Callable[[str], object]) -> tuple[str, bool]: ...
+def run_load(plan: str, look: Callable[[str | None], bool]) -> tuple[str, bool]: ...
 
 Measured: TypeAlias = tuple[int, float, float | None]
 
@@ -173,6 +173,7 @@ class Layers:
         onnxruntime: str | PathLike[str],
         loops: int,
         batch: int,
+        queue: int,
         precision: str | None = None,
         workers: int | None = None,
     ) -> Layers: ...

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import csv
+import http.server
 import itertools
 import json
 import re
 import signal
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
@@ -127,16 +132,36 @@ def test_a_server_that_dies_in_a_sweep_leaves_the_runs_before(tiny_bundle: Path)
     assert process.returncode in (1, 69), talk
 
 
-def test_ctrl_c_leaves_the_report_so_far(address: str) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_the_report_so_far(
+    address: str, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    page = ("--report", str(tmp_path / "page"))
     command = [*COMMAND, "bench", address, "--streams", "4", "--duration", "600", "--warmup", "0", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*command, *page], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         time.sleep(2.5)
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=30)
-    report = json.loads(out)["runs"][0]
-    assert process.returncode == 130
-    assert report["interrupted"]
-    assert report["outcomes"]["ok"] > 0
+        process.send_signal(number)
+        out, talk = process.communicate(timeout=30)
+    made = json.loads(out)
+    assert process.returncode == code, talk
+    assert made["runs"][0]["interrupted"]
+    assert made["runs"][0]["outcomes"]["ok"] > 0
+    assert any("cut short after" in note for note in made["notes"])
+    assert "cut short after" in (tmp_path / "page" / "index.html").read_text()
+
+
+def test_a_signal_before_the_load_begins_ends_it_too(tiny_bundle: Path) -> None:
+    """Where nobody speaks, and in the texts that are run alone first."""
+    with running_server(tiny_bundle) as address, socket.create_server(("127.0.0.1", 0)) as silent:
+        for where in (f"127.0.0.1:{silent.getsockname()[1]}", address):
+            command = [*COMMAND, "bench", where, "--check", "--distinct", "100000"]
+            with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+                time.sleep(2.0)
+                process.send_signal(signal.SIGINT)
+                _, talk = process.communicate(timeout=30)
+            assert (process.returncode, talk) == (130, "")
 
 
 def test_every_field_of_a_document_is_in_the_docs(address: str) -> None:
@@ -182,8 +207,25 @@ def test_layers_are_ratios_of_one_another(tiny_bundle: Path) -> None:
         (["{address}", "--prompts", "absent.txt"], 3, "absent.txt"),
         (["{address}", "--client-cert", "x.pem"], 2, "--client-key"),
         (["{address}", "--ca", "absent.pem"], 2, "absent.pem"),
-        (["{address}", "--requests", "3", "--model", "absent"], 1, "no request succeeded: NOT_FOUND"),
-        (["{address}", "--check", "--model", "absent"], 1, "absent"),
+        (["{address}", "--model", "absent"], 2, "refuses the first request: NOT_FOUND"),
+        (["{address}", "--check", "--model", "absent"], 2, "refuses the first request: NOT_FOUND"),
+        (["{address}", "--prompt", "☃"], 2, "U+2603"),
+        (["{http1}"], 1, "what answers at {http1} is no charrnn server: it speaks HTTP/1"),
+        (["{grpc}"], 1, "what answers at {grpc} is no charrnn server: it has no charrnn.v1.CharRnn"),
+        (["{address}", "--prompt", "a", "--prompts", "b"], 2, "--prompt or --prompts, not both"),
+        (["{address}", "--rate", "5", "--steps", "3"], 2, "--steps is of a sweep"),
+        (["{address}", "--find-knee", "--steps", "3"], 2, "--find-knee chooses its rates"),
+        (["{address}", "--find-knee", "--csv", "x.csv"], 2, "--csv is of a single run"),
+        (["{address}", "--find-knee", "--streams", "3"], 2, "--find-knee searches a rate"),
+        (["{address}", "--slow-read", "5"], 2, "--slow-fraction"),
+        (["{address}", "--server-name", "a"], 2, "--server-name is of a certificate"),
+        (["{address}", "--streams", "5", "--arrivals", "constant"], 2, "--arrivals is of a --rate"),
+        (["{address}", "--max-active", "5"], 2, "--max-active is of a --rate"),
+        (["{address}", "--slo", "request=1s,request=2s"], 2, "request stands twice"),
+        (["{address}", "--warmup", "604801"], 2, "604801.0 is not in the range 0<=x<=604800"),
+        (["{address}", "--deadline", "0"], 2, "--deadline '0' is not within 1 and 1,000,000,000"),
+        (["{address}", "--deadline", "lognormal:9:11"], 2, "--deadline 'lognormal:9:11' is not of a sigma"),
+        (["{address}", "--top-k", "4294967296"], 2, "'--top-k': 4294967296 is not in the range"),
         (["127.0.0.1:9", "--duration", "1"], 69, "no server answers at 127.0.0.1:9"),
         (["{address}", "--csv", "/absent/a.csv"], 3, "/absent/a.csv"),
         (["{address}", "--report", "/dev/null/a"], 3, "/dev/null/a"),
@@ -192,22 +234,53 @@ def test_layers_are_ratios_of_one_another(tiny_bundle: Path) -> None:
         (["compare", "absent.json", "absent.json"], 3, "absent.json"),
         (["engine", "absent"], 3, "absent"),
         (["engine", "absent", "--streams", "x"], 2, "--streams is 'x'"),
+        (["ladder", "absent", "--streams", "4097"], 2, "numbers from 1 to 4096"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
-    address: str, tmp_path: Path, arguments: list[str], code: int, said: str
+    address: str, strangers: dict[str, str], arguments: list[str], code: int, said: str
 ) -> None:
-    words = [word.format(address=address) for word in arguments]
-    done = run_charrnn("bench", *words)
+    places = {"address": address, **strangers}
+    done = run_charrnn("bench", *(word.format(**places) for word in arguments))
     assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
-    assert said in done.stderr
+    assert said.format(**places) in done.stderr
+
+
+@pytest.fixture(scope="module")
+def strangers() -> Iterator[dict[str, str]]:
+    """Addresses of servers that are not charrnn's."""
+    web = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    other = grpc.server(ThreadPoolExecutor(1))
+    port = other.add_insecure_port("127.0.0.1:0")
+    other.start()
+    yield {"http1": f"127.0.0.1:{web.server_port}", "grpc": f"127.0.0.1:{port}"}
+    other.stop(None)
+    web.shutdown()
+    web.server_close()
+
+
+def test_output_that_cannot_be_written_is_one_line(address: str) -> None:
+    for words in (["bench", address, "--requests", "3", "--warmup", "0", "--json"], ["presets"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [*COMMAND, *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+            )
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert "No space left on device" in done.stderr
+
+
+def test_an_engine_has_room_for_all_streams(tiny_bundle: Path) -> None:
+    fast = ("--streams", "1200", "--workers", "1", "--rounds", "1", "--seconds", "0.2", "--json")
+    done = run_charrnn("bench", "engine", tiny_bundle, *fast)
+    assert done.returncode == 0, done.stderr
 
 
 def test_settings_of_a_load_come_from_the_environment_and_a_file(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = tmp_path / "settings.toml"
-    settings.write_text("[bench]\nrequests = 7\nmax-tokens = '30'\nwarmup = 0\n")
+    settings.write_text("[bench]\nrequests = 7\nmax-tokens = 30\nwarmup = 0\n")
     monkeypatch.setenv("CHARRNN_BENCH_STREAMS", "3")
     report = bench(address, "--config", settings)["runs"][0]
     assert report["plan"]["load"] == {"closed": {"streams": 3}}

@@ -44,6 +44,7 @@ def make_document(reports: Sequence[Report], knee: float | None = None) -> dict[
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
         "knee": knee,
+        "notes": [note for report in reports for note in notes(report)],
         "runs": list(reports),
     }
 
@@ -95,6 +96,21 @@ def load_name(report: Report) -> str:
     if "closed" in load:
         return f"{load['closed']['streams']:,} streams"
     return f"{load['open']['rate']:,g} requests/s"
+
+
+def notes(report: Report) -> Iterator[str]:
+    """What a reader of the figures has to know."""
+    lag, first = figure(report, ("lag_ms", "p99")), figure(report, ("first_char_ms", "p50"))
+    if lag is not None and lag > max(1.0, 0.1 * (first or 0.0)):
+        yield (
+            f"{load_name(report)}: requests were sent up to {lag:.1f} ms late (p99), which is in all "
+            "latencies: the generator was short of processor; give it --threads, or a machine of its own"
+        )
+    if dropped := report["outcomes"].get("dropped"):
+        yield f"{load_name(report)}: {dropped:,} requests were not sent, as --max-active were under way"
+    if report["interrupted"]:
+        yield f"{load_name(report)}: cut short after {report['window_s']:.1f} s that count"
+    yield from (f"{load_name(report)}: {message}" for message in report["messages"][:3])
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from charrnn import _native
 from charrnn.bench.load import run_load
 from charrnn.bench.plan import LoadPlan
 from charrnn.engine import find_onnxruntime
-from charrnn.errors import ServerError
+from charrnn.errors import CharrnnError, ServerError
 from charrnn.sampler import refusing_overflow
 
 WARMUP_S = 1.0
@@ -46,13 +46,20 @@ Measure = Callable[[float], tuple[float, float | None]]
 
 
 def measure_layers(measures: dict[str, Measure], *, seconds: float, rounds: int) -> list[Layer]:
-    """Each layer beside the one before it."""
+    """Each layer beside the one before it.
+
+    Raises:
+        CharrnnError: a layer that made nothing in ``seconds``.
+    """
     found: dict[str, list[tuple[float, float | None]]] = {name: [] for name in measures}
     for measure in measures.values():
         measure(min(seconds, WARMUP_S))
     for _ in range(rounds):
         for name, measure in measures.items():
-            found[name].append(measure(seconds))
+            measured = measure(seconds)
+            if measured[0] == 0.0:
+                raise CharrnnError(f"{name}: no character came in {seconds:g} s; give it more --seconds")
+            found[name].append(measured)
     return list(_summarise(found))
 
 
@@ -87,6 +94,7 @@ def engine_layers(
             workers=workers,
             loops=loops,
             batch=min(-(-streams // loops), MAX_BATCH),
+            queue=streams,
         )
     return {
         "step": lambda seconds: _rate(layers.step(seconds)),

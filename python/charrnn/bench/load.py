@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from charrnn import _native
@@ -17,24 +18,42 @@ from charrnn.sampler import refusing_overflow
 Report = dict[str, Any]
 OnTick = Callable[[dict[str, Any]], object]
 
+
+@dataclass(frozen=True)
+class Watch:
+    """Who looks on: ``on_tick`` sees every second of a run, ``is_stopped`` is asked whether it is to end."""
+
+    on_tick: OnTick = lambda tick: None
+    is_stopped: Callable[[], bool] = lambda: False
+
+    def look(self, tick: str | None) -> bool:
+        """As ``_native.run_load`` asks: whether the run goes on."""
+        if tick is not None:
+            self.on_tick(json.loads(tick))
+        return not self.is_stopped()
+
+
+NOBODY = Watch()
+
 GOOD_SHARE = 0.99
 """Of requests that have to meet the SLO for it to hold."""
 KNEE_RATIO = 1.05
 """The search ends when the rates at which the SLO holds and fails are this close."""
 
 
-def run_load(plan: LoadPlan, on_tick: OnTick = lambda tick: None) -> Report:
-    """Carry out ``plan``; ``on_tick`` sees every second of it.
+def run_load(plan: LoadPlan, watch: Watch = NOBODY) -> Report:
+    """Carry out ``plan``.
 
-    Ctrl-C ends the run early, with the report so far marked ``"interrupted"``.
+    Ctrl-C, as the wish of ``watch``, ends the run early, with the report so far marked ``"interrupted"``.
 
     Raises:
-        RequestError: a plan that cannot be carried out.
+        RequestError: a plan that cannot be carried out, or whose first request the server refuses.
         ServerUnavailableError: nobody answers at the address.
-        ServerError: with ``check``, a text that runs alone failed.
+        ServerError: no charrnn server answers there or, with ``check``, a text that runs alone failed.
+        KeyboardInterrupt: it was ended before the load began.
     """
     with refusing_overflow():
-        report, interrupted = _native.run_load(plan.to_json(), lambda tick: on_tick(json.loads(tick)))
+        report, interrupted = _native.run_load(plan.to_json(), watch.look)
     return {**json.loads(report), "interrupted": interrupted}
 
 
@@ -50,10 +69,10 @@ def steps(low: float, high: float, count: int) -> list[float]:
     return [round(low * ratio**step, 6) for step in range(count)]
 
 
-def sweep(plans: Sequence[LoadPlan], on_tick: OnTick = lambda tick: None) -> Iterator[Report]:
+def sweep(plans: Sequence[LoadPlan], watch: Watch = NOBODY) -> Iterator[Report]:
     """The reports of ``plans``, in turn; none after one that was interrupted."""
     for plan in plans:
-        report = run_load(plan, on_tick)
+        report = run_load(plan, watch)
         yield report
         if report["interrupted"]:
             return

@@ -66,7 +66,7 @@ def _sections(made: Mapping[str, Any], figures: Mapping[str, bytes]) -> Iterator
     reports: Sequence[Report] = made["runs"]
     yield f"<h1>Load on {text(reports[0]['plan']['address'])}</h1>"
     yield facts(_facts(made))
-    yield from (f'<p class="note">{text(note)}</p>' for report in reports for note in notes(report))
+    yield from (f'<p class="note">{text(note)}</p>' for note in made["notes"])
     yield "<h2>Figures</h2>" + _figures(reports)
     for name, png in figures.items():
         yield picture(png, _CAPTIONS[name])
@@ -94,18 +94,3 @@ def _outcomes(reports: Sequence[Report]) -> str:
     names = sorted({name for report in reports for name in report["outcomes"]})
     rows = [("", [name, *(f"{report['outcomes'].get(name, 0):,}" for report in reports)]) for name in names]
     return table(["", *map(load_name, reports)], rows)
-
-
-def notes(report: Report) -> Iterator[str]:
-    """What a reader of the figures has to know."""
-    lag, first = figure(report, ("lag_ms", "p99")), figure(report, ("first_char_ms", "p50"))
-    if lag is not None and lag > max(1.0, 0.1 * (first or 0.0)):
-        yield (
-            f"{load_name(report)}: requests were sent up to {lag:.1f} ms late (p99), which is in all "
-            "latencies: the generator was short of processor; give it --threads, or a machine of its own"
-        )
-    if dropped := report["outcomes"].get("dropped"):
-        yield f"{load_name(report)}: {dropped:,} requests were not sent, as --max-active were under way"
-    if report["interrupted"]:
-        yield f"{load_name(report)}: interrupted after {report['window_s']:.1f} s that count"
-    yield from (f"{load_name(report)}: {message}" for message in report["messages"][:3])

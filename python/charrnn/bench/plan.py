@@ -20,7 +20,10 @@ MAX_ACTIVE = 4096
 """Requests of an open load under way at once; one that comes due beyond them is not sent, and counted."""
 STREAMS_PER_CONNECTION = 512
 """Half of what one connection to ``charrnn serve`` may hold."""
+MAX_SECONDS = 604_800
+"""Of each part of a run: a week."""
 MAX_SPREAD = 10**9
+MAX_SIGMA = 10
 DISTINCT = 64
 """Texts that a run with ``check`` compares with."""
 
@@ -48,6 +51,8 @@ def parse_spread(words: str) -> Spread:
             return {"uniform": [int(match["low"]), int(match["high"] or match["low"])]}
         if match and not all(_is_spread(match[name]) for name in ("mean", "median") if match[name]):
             raise RequestError(f"{words!r} is not of a mean or median within 1 and {MAX_SPREAD:,}")
+        if match and match["sigma"] and not 0 <= float(match["sigma"]) <= MAX_SIGMA:
+            raise RequestError(f"{words!r} is not of a sigma within 0 and {MAX_SIGMA}")
         if match and match["mean"]:
             return {"exponential": {"mean": float(match["mean"])}}
         if match:
@@ -77,6 +82,8 @@ def parse_slo(words: str) -> dict[str, float]:
             raise RequestError(
                 f"{part!r} in an SLO is not like first_char=100ms, inter_char=20ms or request=5s"
             )
+        if f"{name}_ms" in limits:
+            raise RequestError(f"{name} stands twice in the SLO {words!r}; give it one limit")
         try:
             limits[f"{name}_ms"] = float(match[1]) * _MS[match[2]]
         except ValueError:

@@ -11,11 +11,15 @@ import click
 
 from charrnn.bench.document import compare, differences, read_document, shown
 from charrnn.bench.layers import Layer, client_layers, engine_layers, measure_layers, serving
-from charrnn.cli.kinds import Number
+from charrnn.cli.kinds import CommaList, Number
 from charrnn.cli.load import load
 from charrnn.cli.settings import with_settings
 from charrnn.cli.tables import print_table
 from charrnn.errors import RequestError
+
+MAX_STREAMS = 100_000
+MAX_CLIENTS = 4096
+"""Streams of a ladder: its client in Python has a thread for each."""
 
 
 class BenchGroup(click.Group):
@@ -105,7 +109,7 @@ def _layer_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--precision", help="int8 or fp32.", show_default="int8 if there"),
         click.option("--workers", type=click.IntRange(1), help="Decode threads.", show_default="one a core"),
-        click.option("--streams", default="64", metavar="N,N,...", help="Texts at once."),
+        click.option("--streams", type=CommaList(), default="64", metavar="N,N,...", help="Texts at once."),
         click.argument("bundle", metavar="BUNDLE", type=click.Path()),
     ):
         command = option(command)
@@ -140,12 +144,12 @@ def _ladder(
     seconds: float,
     rounds: int,
 ) -> None:
-    counts = _counts(streams)
+    counts = _counts(streams, MAX_CLIENTS if has_clients else MAX_STREAMS)
     found: dict[int, list[Layer]] = {}
     for count in counts:
         measures = engine_layers(bundle, streams=count, workers=workers, precision=precision)
         if has_clients:
-            arguments = ["--workers", str(workers)] if workers else []
+            arguments = ["--queue", str(count), *(["--workers", str(workers)] if workers else [])]
             arguments += ["--precision", precision] if precision else []
             with serving(bundle, arguments) as server:
                 measures |= client_layers(server.address, streams=count)
@@ -160,13 +164,13 @@ def _ladder(
         click.echo(json.dumps({**made, "precision": precision, "streams": layers}))
 
 
-def _counts(words: str) -> list[int]:
+def _counts(words: str, most: int) -> list[int]:
     try:
         counts = [int(word) for word in words.split(",")]
     except ValueError:
         counts = [0]
-    if not all(0 < count <= 100_000 for count in counts):
-        raise RequestError(f"--streams is {words!r}; it must be numbers from 1 to 100000 like 1,16,64")
+    if not all(0 < count <= most for count in counts):
+        raise RequestError(f"--streams is {words!r}; it must be numbers from 1 to {most} like 1,16,64")
     return counts
 
 

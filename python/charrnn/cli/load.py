@@ -1,51 +1,30 @@
 """``charrnn bench ADDR``: load on a server.
 
-Knows what the options mean together; the tables are in ``load_tables``.
+Knows the options and how a load ends; what they mean together is in ``load_plan``, tables in ``load_tables``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from charrnn.bench.document import load_name, make_document
-from charrnn.bench.load import OnTick, Report, find_knee, knee, run_load, steps, sweep
+from charrnn.bench.load import Report, Watch, knee
 from charrnn.bench.page import make_folder, write_page
-from charrnn.bench.plan import MAX_ACTIVE, LoadPlan, Tls, parse_slo, parse_spread, read_prompts
-from charrnn.cli.kinds import YEAR_S, Number
+from charrnn.bench.plan import MAX_ACTIVE, MAX_SECONDS
+from charrnn.cli import Terminated
+from charrnn.cli.kinds import Amount, Number
+from charrnn.cli.load_plan import DEFAULT_SLO, DEFAULT_STREAMS, make_runs
 from charrnn.cli.load_tables import live_table, print_runs
 from charrnn.cli.sampling import MAX_SEED
-from charrnn.errors import CharrnnError, ParityError, RequestError, ServerError, ServerUnavailableError
+from charrnn.cli.stopping import Stopping
+from charrnn.errors import CharrnnError, ParityError, ServerError, ServerUnavailableError
 
-DEFAULT_STREAMS = 64
-DEFAULT_SLO = "first_char=100ms,inter_char=20ms"
-"""Of a search for the knee that is given none."""
 SLO_DEFAULT = f"none; {DEFAULT_SLO} with --find-knee"
-SAME = (
-    "address",
-    "arrivals",
-    "requests",
-    "seed",
-    "model",
-    "temperature",
-    "top_k",
-    "top_p",
-    "chunk_chars",
-    "cancel_fraction",
-    "slow_fraction",
-    "check",
-    "distinct",
-    "max_active",
-    "connections",
-    "threads",
-    "csv",
-    "token",
-)
-"""Options that are called the same in a plan."""
 
 
 class _LoadContext(click.Context):
@@ -65,9 +44,12 @@ class LoadCommand(click.Command):
 
 @click.command("bench", cls=LoadCommand)
 @click.argument("address", metavar="ADDR")
-@click.option("--rate", metavar="N[..N]", help="Requests a second, on a schedule; with .. a sweep.")
+@click.option(
+    "--rate", type=Amount(), metavar="N[..N]", help="Requests a second, on a schedule; with .. a sweep."
+)
 @click.option(
     "--streams",
+    type=Amount(),
     metavar="N[..N]",
     help="Texts at once, each followed by the next.",
     show_default=str(DEFAULT_STREAMS),
@@ -83,10 +65,12 @@ class LoadCommand(click.Command):
     show_default=SLO_DEFAULT,
 )
 @click.option("--arrivals", type=click.Choice(["poisson", "constant"]), default="poisson", help="Of a rate.")
-@click.option("--duration", type=Number(0, YEAR_S, min_open=True), default=30.0, help="Seconds that count.")
-@click.option("--warmup", type=Number(0, YEAR_S), default=5.0, help="Seconds before them.")
 @click.option(
-    "--drain", type=Number(0, YEAR_S), default=30.0, help="Seconds that requests under way get after."
+    "--duration", type=Number(0, MAX_SECONDS, min_open=True), default=30.0, help="Seconds that count."
+)
+@click.option("--warmup", type=Number(0, MAX_SECONDS), default=5.0, help="Seconds before them.")
+@click.option(
+    "--drain", type=Number(0, MAX_SECONDS), default=30.0, help="Seconds that requests under way get after."
 )
 @click.option("--requests", type=click.IntRange(1), help="End after so many.", show_default="no limit")
 @click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, help="Of the schedule and all requests.")
@@ -100,6 +84,7 @@ class LoadCommand(click.Command):
 )
 @click.option(
     "--max-tokens",
+    type=Amount(),
     metavar="LENGTHS",
     default="256",
     help="200, 100..300, exp:200 (mean) or lognormal:200:0.8 (median, sigma).",
@@ -121,9 +106,15 @@ class LoadCommand(click.Command):
     "--cancel-fraction", type=Number(0, 1), default=0.0, help="Requests cancelled at a random character."
 )
 @click.option("--slow-fraction", type=Number(0, 1), default=0.0, help="Requests that are read slowly.")
-@click.option("--slow-read", type=Number(0, YEAR_S), default=100.0, metavar="MS", help="Between their reads.")
 @click.option(
-    "--deadline", metavar="MS", help="From when it was due; spread like --max-tokens.", show_default="none"
+    "--slow-read", type=Number(0, MAX_SECONDS), default=100.0, metavar="MS", help="Between their reads."
+)
+@click.option(
+    "--deadline",
+    type=Amount(),
+    metavar="MS",
+    help="From when it was due; spread like --max-tokens.",
+    show_default="none",
 )
 @click.option("--check", is_flag=True, help="Compare each text with the same request alone before.")
 @click.option(
@@ -149,117 +140,48 @@ class LoadCommand(click.Command):
 @click.option(
     "--report", type=click.Path(path_type=Path), metavar="FOLDER", help="Write a page and plots there."
 )
-def load(as_json: bool, report: Path | None, **options: Any) -> None:
+@click.pass_context
+def load(context: click.Context, /, as_json: bool, report: Path | None, **options: Any) -> None:
     """Put load on the server at ADDR."""
-    plan, reports = _runs(options)
+    plan, reports = make_runs(context, options)
     if report:
         make_folder(report)
     done: list[Report] = []
     failed: CharrnnError | None = None
-    with live_table(plan.address) as on_tick:
+    with Stopping() as stopping, live_table(plan.address) as on_tick:
         try:
-            done.extend(reports(on_tick))
-        except CharrnnError as error:
-            if not done:
+            done.extend(reports(Watch(on_tick, stopping.is_asked)))
+        except KeyboardInterrupt:  # before the next run began
+            if stopping.number is None:
                 raise
-            failed = error  # after what the runs before it showed
-    is_search = options["find_knee"]
+        except CharrnnError as error:
+            failed = error
+    if done:  # also of runs before one that failed
+        _show(done, as_json=as_json, page=report, is_search=options["find_knee"])
+    if failed:
+        raise failed
+    _judge(done, stopping.number)
+
+
+def _show(done: Sequence[Report], *, as_json: bool, page: Path | None, is_search: bool) -> None:
     made = make_document(done, knee(done) if is_search else None)
     if as_json:
         click.echo(json.dumps(made))
     else:
         print_runs(made)
-    for path in write_page(report, made) if report else []:
+    for path in write_page(page, made) if page else []:
         click.echo(f"wrote {path}", err=True)
-    if failed:
-        raise failed
-    _judge(done)
 
 
-Reports = Callable[[OnTick], Iterable[Report]]
-
-
-def _runs(options: dict[str, Any]) -> tuple[LoadPlan, Reports]:
-    """The plan that is common to all runs, and what runs them."""
-    rates, streams = _span("--rate", options["rate"]), _span("--streams", options["streams"])
-    if options["find_knee"]:
-        if streams:
-            raise RequestError("--find-knee searches a rate; leave out --streams")
-        low, high = rates or (1.0, 1e6)
-        plan = _plan(options, rate=low, slo=options["slo"] or DEFAULT_SLO)
-        return plan, lambda on_tick: find_knee(plan, low, high, lambda plan: run_load(plan, on_tick))
-    if rates and streams:
-        raise RequestError("give --rate or --streams, not both")
-    if rates:
-        plan = _plan(options, rate=rates[0])
-        plans = [plan.with_rate(rate) for rate in _steps(rates, options)]
-    else:
-        streams = streams or (float(DEFAULT_STREAMS),) * 2
-        plan = _plan(options, streams=int(streams[0]))
-        plans = [plan.with_streams(count) for count in sorted({round(n) for n in _steps(streams, options)})]
-    if len(plans) > 1 and options["csv"]:
-        raise RequestError("--csv is of a single run; give one rate or one number of streams")
-    return plan, lambda on_tick: sweep(plans, on_tick)
-
-
-def _steps(span: tuple[float, float], options: dict[str, Any]) -> list[float]:
-    low, high = span
-    return [low] if low == high else steps(low, high, options["steps"])
-
-
-def _span(name: str, words: str | None) -> tuple[float, float] | None:
-    """``10`` or ``10..1000``."""
-    if words is None:
-        return None
-    low, separator, high = words.partition("..")
-    try:
-        span = (float(low), float(high if separator else low))
-    except ValueError:
-        span = (0.0, 0.0)
-    if not 0 < span[0] <= span[1] <= 1e6 or (name == "--streams" and not all(n.is_integer() for n in span)):
-        raise RequestError(f"{name} is {words!r}; it must be like 50 or 10..1000, above 0 and at most 1e6")
-    return span
-
-
-def _plan(options: dict[str, Any], slo: str | None = None, **load: Any) -> LoadPlan:
-    prompts = options["prompts"]
-    deadline = options["deadline"]
-    return LoadPlan(
-        **{name: options[name] for name in SAME},
-        **load,
-        duration_s=options["duration"],
-        warmup_s=options["warmup"],
-        drain_s=options["drain"],
-        prompts=read_prompts(prompts) if prompts else [{"text": options["prompt"]}],
-        max_tokens=parse_spread(options["max_tokens"]),
-        max_chunk_delay_ms=options["max_chunk_delay"],
-        slow_read_ms=options["slow_read"],
-        deadline_ms=parse_spread(deadline) if deadline else None,
-        slo=parse_slo(slo or options["slo"] or ""),
-        tls=_tls(options),
-    )
-
-
-def _tls(options: dict[str, Any]) -> Tls | None:
-    certificate, key = options["client_cert"], options["client_key"]
-    if (certificate is None) != (key is None):
-        raise RequestError("--client-cert and --client-key go together; give both")
-    if not (options["tls"] or options["ca"] or certificate):
-        return None
-    return Tls(
-        ca=options["ca"], server_name=options["server_name"], identity=(certificate, key) if key else None
-    )
-
-
-def _judge(reports: Sequence[Report]) -> None:
-    """Exit code 5 for a text that differs, 69 for no answers, 1 for no success at all, 130 for Ctrl-C."""
+def _judge(reports: Sequence[Report], signal: int | None) -> None:
+    """Exit code 5 for a text that differs, that of a signal, 69 for no answers, 1 for no success at all."""
     for report in reports:
         wrong = report["outcomes"].get("DIFFERS", 0) + report["outcomes"].get("PROTOCOL", 0)
         if wrong:
             told = [text for text in report["messages"] if text.startswith(("DIFFERS", "PROTOCOL"))]
             raise ParityError(f"{load_name(report)}: {wrong:,} texts are not what they have to be: {told[0]}")
-    if reports[-1]["interrupted"]:
-        raise KeyboardInterrupt
+    if signal is not None:
+        raise Terminated(signal)
     for report in reports:
         name, counts, said = load_name(report), report["outcomes"], report["messages"][:1]
         if counts and set(counts) <= {"UNAVAILABLE"}:

@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from charrnn.bench.document import FIGURES, figure, load_name, shown
+from charrnn.bench.document import FIGURES, figure, load_name, notes, shown
 from charrnn.bench.load import OnTick, Report
-from charrnn.bench.page import notes
 from charrnn.cli.tables import print_table
 
 SHOWN_SECONDS = 12
@@ -85,9 +84,11 @@ def print_runs(made: Mapping[str, Any]) -> None:
     print_table(f"load on {reports[0]['plan']['address']}", ["", *map(load_name, reports)], rows)
     if made["knee"] is not None:
         click.echo(f"knee: {made['knee']:,g} requests/s is the highest rate tried at which the SLO held")
-    # Of a run without any success the error line says it all.
-    for note in (note for report in reports if report["outcomes"].get("ok") for note in notes(report)):
-        click.echo(f"note: {note}", err=True)
+    for report in reports:
+        # Of a run without any success the error line says it all.
+        if report["outcomes"].get("ok") or report["interrupted"]:
+            for note in notes(report):
+                click.echo(f"note: {note}", err=True)
 
 
 def _mean_cores(report: Report) -> str:

@@ -129,7 +129,7 @@ fn tls_config(tls: &Tls) -> Result<ClientTlsConfig, BenchError> {
 }
 
 /// The last of the causes says what happened: the first is "transport error".
-fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut last = error;
     while let Some(source) = last.source() {
         last = source;

@@ -16,6 +16,27 @@ pub enum BenchError {
         /// Why.
         reason: String,
     },
+    /// Somebody answers who is no server of charrnn.
+    #[error("what answers at {address} is no charrnn server: {found}")]
+    Foreign {
+        /// Where.
+        address: String,
+        /// What is there.
+        found: String,
+    },
+    /// The server takes no request like the plan's.
+    #[error("the server at {address} refuses the first request: {said}")]
+    Refused {
+        /// Where.
+        address: String,
+        /// Why.
+        said: String,
+        /// Whether the request is at fault, and not who sends it.
+        is_its_fault: bool,
+    },
+    /// It was to end before it had begun.
+    #[error("stopped before the load began")]
+    Stopped,
     /// A text that runs alone did not end as it should, so there is nothing to compare with.
     #[error("the text that others were to be compared with failed: {0}")]
     Solo(String),

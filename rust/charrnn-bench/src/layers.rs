@@ -47,13 +47,14 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// Loads a session for each of `loops`, which step `batch` rows, and an engine of `workers` with 64 places each.
+    /// Loads a session for each of `loops`, which step `batch` rows, and an engine of `workers` with 64 places each
+    /// and room for `queue` more texts that wait.
     pub fn load(
         bundle: &Path,
         onnxruntime: &Path,
         precision: Option<&str>,
         (loops, batch): (usize, usize),
-        workers: usize,
+        (workers, queue): (usize, usize),
     ) -> Result<Self, BenchError> {
         let opened = Bundle::open(bundle).map_err(ServeError::from)?;
         let precision = precision.unwrap_or(opened.default_precision());
@@ -61,8 +62,8 @@ impl Layers {
         let runtime = OrtRuntime::load(onnxruntime).map_err(ServeError::from)?;
         let load = |_| OrtModel::load(runtime, precision, &bytes, opened.spec.clone());
         let models = (0..loops).map(load).collect::<Result<_, _>>().map_err(ServeError::from)?;
-        let engine =
-            Arc::new(load_model(bundle, onnxruntime, Some(precision), EngineConfig::default(), workers)?);
+        let config = EngineConfig { max_queue: queue, ..EngineConfig::default() };
+        let engine = Arc::new(load_model(bundle, onnxruntime, Some(precision), config, workers)?);
         Ok(Layers { models, batch, engine })
     }
 

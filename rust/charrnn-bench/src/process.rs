@@ -81,11 +81,12 @@ mod tests {
     #[test]
     fn usage_grows_with_work() {
         let before = usage(std::process::id()).expect("this process");
-        let began = std::time::Instant::now();
-        while began.elapsed() < std::time::Duration::from_millis(60) {
+        // However little of a busy machine this process gets, at some time it is seen.
+        let mut after = before;
+        while after.cpu_s <= before.cpu_s {
             std::hint::spin_loop();
+            after = usage(std::process::id()).expect("this process");
         }
-        let after = usage(std::process::id()).expect("this process");
-        assert!(after.cpu_s > before.cpu_s && after.rss_bytes > 0);
+        assert!(after.rss_bytes > 0);
     }
 }

@@ -10,8 +10,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::check::solo_texts;
-use crate::client::{probe, Connections};
+use crate::check::prepare;
+use crate::client::Connections;
 use crate::error::BenchError;
 use crate::job::Jobs;
 use crate::pacer::{due_times, pace, Arrivals, Due};
@@ -24,19 +24,19 @@ use crate::watch::{Tick, Watcher};
 /// What a closed stream waits after an error: a server that refuses at once is not to be asked without a pause.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
-/// Carries out `plan`; blocks. `on_tick` sees every second and ends the run by returning false.
-pub fn run_load(plan: Plan, mut on_tick: impl FnMut(&Tick) -> bool) -> Result<Report, BenchError> {
+/// Carries out `plan`; blocks. `look` sees every second of the run, and is asked in between, every 20 ms and also
+/// before the load begins; it ends the run by returning false.
+pub fn run_load(plan: Plan, mut look: impl FnMut(Option<&Tick>) -> bool) -> Result<Report, BenchError> {
     let plan = Arc::new(plan.checked()?);
     // Before minutes of load, of which nothing may be lost.
     let csv = plan.csv.as_deref().map(create_csv).transpose()?;
     let runtime = runtime()?;
-    runtime.block_on(probe(&plan))?;
-    let expected = Arc::new(runtime.block_on(solo_texts(&plan))?);
+    let expected = Arc::new(runtime.block_on(prepare(&plan, || look(None)))?);
     let connections =
         runtime.block_on(async { Connections::new(&Plan { connections: 1, ..Plan::clone(&plan) }) })?;
     let run = Run::start(plan, expected)?;
     let mut watcher = Watcher::new(&run, (runtime, connections));
-    let ticks = watcher.watch(&mut on_tick);
+    let ticks = watcher.watch(&mut look);
     let (plan, split) = (Arc::clone(&watcher.plan), watcher.split());
     // A schedule goes on to its end, whether its last requests were early or not.
     let is_whole = matches!(plan.load, Load::Open { .. }) && plan.requests.is_none() && !*run.stop.borrow();

@@ -155,7 +155,7 @@ impl Drop for Call<'_> {
     }
 }
 
-fn line(status: &Status) -> String {
+pub(crate) fn line(status: &Status) -> String {
     format!("{}: {}", Outcome::Failed(status.code()).name(), status.message())
 }
 

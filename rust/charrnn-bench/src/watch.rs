@@ -8,6 +8,7 @@ use charrnn_serve::pb::ModelStats;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
+use crate::check::POLL;
 use crate::client::Connections;
 use crate::plan::Plan;
 use crate::process::{server_pid, usage, Usage};
@@ -18,8 +19,6 @@ use crate::tally::Interval;
 
 /// Between two looks.
 const TICK: Duration = Duration::from_secs(1);
-/// How soon the end of a run is noticed.
-const POLL: Duration = Duration::from_millis(20);
 
 /// A second of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -78,17 +77,15 @@ impl<'a> Watcher<'a> {
     }
 
     /// A tick a second until all threads are done; one falls on the end of the warm-up.
-    pub(crate) fn watch(&mut self, on_tick: &mut impl FnMut(&Tick) -> bool) -> Vec<Tick> {
+    pub(crate) fn watch(&mut self, look: &mut impl FnMut(Option<&Tick>) -> bool) -> Vec<Tick> {
         let fraction = self.plan.warmup_s.fract();
         let mut at = if fraction > 0.0 { Duration::from_secs_f64(fraction) } else { TICK };
         let mut ticks = Vec::new();
         loop {
-            let is_over = self.wait_until(at);
+            let is_over = self.wait_until(at, look);
             self.ask();
             let tick = self.look();
-            if !on_tick(&tick) {
-                self.run.stop.send_replace(true);
-            }
+            self.go_on(look(Some(&tick)));
             ticks.push(tick);
             if is_over {
                 return ticks;
@@ -116,8 +113,14 @@ impl<'a> Watcher<'a> {
         self.stats.as_ref().and_then(|(before, after)| Split::between(before, after))
     }
 
+    fn go_on(&self, goes_on: bool) {
+        if !goes_on {
+            self.run.stop.send_replace(true);
+        }
+    }
+
     /// Whether the run was over before then.
-    fn wait_until(&self, at: Duration) -> bool {
+    fn wait_until(&self, at: Duration, look: &mut impl FnMut(Option<&Tick>) -> bool) -> bool {
         loop {
             let left = at.saturating_sub(self.run.began.elapsed());
             if self.run.is_over() {
@@ -126,6 +129,7 @@ impl<'a> Watcher<'a> {
             if left.is_zero() {
                 return false;
             }
+            self.go_on(look(None));
             thread::sleep(left.min(POLL));
         }
     }

@@ -2,6 +2,9 @@
 
 mod common;
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::thread;
 use std::time::Duration;
 
 use charrnn_bench::{run_load, BenchError, Load, Plan, Report, Slo, Spread};
@@ -53,7 +56,7 @@ fn a_closed_load_keeps_its_streams_and_ends_after_the_requests_asked_for() {
     let closed = Plan { requests: Some(90), ..plan(address, Load::Closed { streams: 30 }) };
     let mut most = 0;
     let report = run_load(Plan { duration_s: 30.0, ..closed }, |tick| {
-        most = most.max(tick.active);
+        most = most.max(tick.map_or(0, |tick| tick.active));
         true
     });
     let report = report.expect("a report");
@@ -94,9 +97,9 @@ fn a_stream_that_breaks_its_contract_is_no_success() {
 #[test]
 fn check_finds_two_characters_exchanged_and_a_text_cut_short() {
     for fault in [Fault::Swap, Fault::Short] {
-        // The texts alone are the first ten calls.
+        // The first request and the texts alone are the first eleven calls.
         let address =
-            serve(move |call| if call >= 10 && call % 20 == 0 { fault.clone() } else { Fault::None });
+            serve(move |call| if call > 10 && call % 20 == 0 { fault.clone() } else { Fault::None });
         let checked = Plan { distinct: Some(10), check: true, ..plan(address, open()) };
         let report = run(checked.clone());
         assert_eq!(outcome(&report, "DIFFERS"), COUNT / 20, "{:?}", report.messages);
@@ -115,7 +118,7 @@ fn check_passes_a_server_whose_texts_depend_on_the_request_alone() {
 fn what_comes_due_while_the_server_stands_still_is_late() {
     // Nothing is answered in the first quarter of a second, in which half of the requests come due.
     let stalled = |call: u64| match call {
-        0..=99 => Fault::Slow(Duration::from_micros(250_000 - 2_500 * call)),
+        1..=100 => Fault::Slow(Duration::from_micros(252_500 - 2_500 * call)),
         _ => Fault::None,
     };
     let one_chunk = Spread::Uniform(8, 8);
@@ -127,9 +130,12 @@ fn what_comes_due_while_the_server_stands_still_is_late() {
 /// Why `what_comes_due_while_the_server_stands_still_is_late` needs a schedule: the same stop, asked of one stream.
 #[test]
 fn a_closed_load_hides_a_server_that_stands_still() {
-    let stalled = |call: u64| if call == 0 { Fault::Slow(Duration::from_millis(250)) } else { Fault::None };
+    // The first call is not of the load.
+    let stalled = |call: u64| if call == 1 { Fault::Slow(Duration::from_millis(250)) } else { Fault::None };
     let one_chunk = Spread::Uniform(8, 8);
-    let report = run(Plan { max_tokens: one_chunk, ..plan(serve(stalled), Load::Closed { streams: 1 }) });
+    let many =
+        Plan { requests: Some(60), duration_s: 60.0, ..plan(serve(stalled), Load::Closed { streams: 1 }) };
+    let report = run(Plan { max_tokens: one_chunk, ..many });
     let first = report.first_char_ms.expect("texts came");
     assert!(first.max > 245.0 && first.p90 < 245.0, "{first:?}");
 }
@@ -174,13 +180,13 @@ fn a_request_is_good_if_it_meets_the_slo() {
 #[test]
 fn a_run_that_is_stopped_reports_what_it_saw() {
     let long = Plan { duration_s: 60.0, ..plan(serve(|_| Fault::None), open()) };
-    let report = run_load(long, |tick| tick.t_s < 0.5).expect("a report");
+    let report = run_load(long, |tick| tick.is_none_or(|tick| tick.t_s < 0.5)).expect("a report");
     assert!(report.window_s < 5.0 && outcome(&report, "ok") > 100);
 }
 
 #[test]
 fn nobody_there_is_said_at_once() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
     drop(listener);
     match run_load(plan(address, open()), |_| true) {
@@ -189,4 +195,66 @@ fn nobody_there_is_said_at_once() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_run_can_be_stopped_before_it_begins() {
+    let checked = Plan { distinct: Some(3), check: true, ..plan(serve(|_| Fault::Silent), open()) };
+    let mut num_looks = 0;
+    let ended = run_load(checked, |tick| {
+        num_looks += 1;
+        tick.is_some() || num_looks < 5
+    });
+    assert!(matches!(ended, Err(BenchError::Stopped)) && num_looks == 5, "{ended:?} after {num_looks}");
+}
+
+#[test]
+fn what_can_never_be_served_is_said_before_the_load() {
+    for (code, is_its_fault) in
+        [(Code::InvalidArgument, true), (Code::NotFound, true), (Code::Unauthenticated, false)]
+    {
+        let address = serve(move |_| Fault::Status(code));
+        match run_load(plan(address, open()), |tick| tick.is_none()) {
+            Err(BenchError::Refused { address: at, is_its_fault: found, .. }) => {
+                assert_eq!((at, found), (address.to_string(), is_its_fault));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let report = run(plan(serve(|_| Fault::Status(Code::Internal)), open()));
+    assert_eq!(outcome(&report, "INTERNAL"), COUNT);
+}
+
+/// Servers of something else, by what they say to whoever connects.
+#[test]
+fn a_foreign_server_is_named_with_what_it_speaks() {
+    for (reply, said) in [
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "it speaks HTTP/1"),
+        (&[0x15, 3, 3, 0, 2, 2, 10], "it speaks TLS: give --tls or --ca"),
+        (b"220 mail.example.org ESMTP\r\n", "it speaks no gRPC ("),
+    ] {
+        let address = serve_raw(reply);
+        match run_load(plan(address, open()), |tick| tick.is_none()) {
+            Err(error @ BenchError::Foreign { .. }) => {
+                let line = format!("what answers at {address} is no charrnn server: {said}");
+                assert!(error.to_string().starts_with(&line), "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn serve_raw(reply: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let mut stream = stream;
+                let _ = stream.read(&mut [0; 1024]);
+                let _ = stream.write_all(reply);
+            });
+        }
+    });
+    address
 }

@@ -13,32 +13,36 @@ use crate::error::{raise, OrRaise};
 
 /// Carries out a plan, a JSON object, and gives its report, another.
 ///
-/// `on_tick` gets the JSON of every second. What it raises ends the run and is raised here, but for Ctrl-C, which
-/// ends the run with the report so far; the second value says so.
+/// `look` gets the JSON of every second, and None about every 20 ms in between. False ends the run with the report
+/// so far, as Ctrl-C does, and the second value says so; what it raises ends the run and is raised here. Before
+/// there is anything to report, both are `KeyboardInterrupt`.
 #[pyfunction]
-#[pyo3(signature = (plan, on_tick))]
-pub(crate) fn run_load(py: Python<'_>, plan: &str, on_tick: Py<PyAny>) -> PyResult<(String, bool)> {
+#[pyo3(signature = (plan, look))]
+pub(crate) fn run_load(py: Python<'_>, plan: &str, look: Py<PyAny>) -> PyResult<(String, bool)> {
     let plan: Plan = serde_json::from_str(plan).map_err(|error| raise("RequestError", error))?;
-    let mut raised = None;
-    let tick = |tick: &Tick| match tell(&on_tick, tick) {
-        Ok(()) => true,
-        Err(error) => {
+    let (mut is_stopped, mut raised) = (false, None);
+    let on_look = |tick: Option<&Tick>| {
+        let goes_on = tell(&look, tick).unwrap_or_else(|error| {
             raised.get_or_insert(error);
             false
+        });
+        is_stopped |= !goes_on;
+        goes_on
+    };
+    let report = py.detach(|| run(plan, on_look));
+    match (report, raised) {
+        (_, Some(error)) if !error.is_instance_of::<PyKeyboardInterrupt>(py) => Err(error),
+        (Err(BenchError::Stopped), raised) => {
+            Err(raised.unwrap_or_else(|| PyKeyboardInterrupt::new_err("stopped before the load began")))
         }
-    };
-    let report = py.detach(|| run(plan, tick)).or_raise()?;
-    let interrupted = match raised {
-        Some(error) if !error.is_instance_of::<PyKeyboardInterrupt>(py) => return Err(error),
-        other => other.is_some(),
-    };
-    Ok((to_json(&report)?, interrupted))
+        (report, _) => Ok((to_json(&report.or_raise()?)?, is_stopped)),
+    }
 }
 
-fn tell(on_tick: &Py<PyAny>, tick: &Tick) -> PyResult<()> {
+fn tell(look: &Py<PyAny>, tick: Option<&Tick>) -> PyResult<bool> {
     Python::attach(|py| {
         py.check_signals()?;
-        on_tick.call1(py, (to_json(tick)?,)).map(drop)
+        look.call1(py, (tick.map(to_json).transpose()?,))?.is_truthy(py)
     })
 }
 
@@ -68,7 +72,7 @@ impl Layers {
 #[pymethods]
 impl Layers {
     #[new]
-    #[pyo3(signature = (*, bundle, onnxruntime, loops, batch, precision=None, workers=None))]
+    #[pyo3(signature = (*, bundle, onnxruntime, loops, batch, queue, precision=None, workers=None))]
     #[allow(clippy::too_many_arguments, reason = "keyword-only in Python")]
     fn new(
         py: Python<'_>,
@@ -76,11 +80,13 @@ impl Layers {
         onnxruntime: PathBuf,
         loops: usize,
         batch: usize,
+        queue: usize,
         precision: Option<String>,
         workers: Option<usize>,
     ) -> PyResult<Self> {
         let workers = num_workers(workers)?;
-        let load = || Inner::load(&bundle, &onnxruntime, precision.as_deref(), (loops, batch), workers);
+        let load =
+            || Inner::load(&bundle, &onnxruntime, precision.as_deref(), (loops, batch), (workers, queue));
         Ok(Layers(Mutex::new(py.detach(load).or_raise()?)))
     }
 

@@ -102,10 +102,11 @@ impl IntoPy for BenchError {
         match self {
             BenchError::Plan(_) => "RequestError",
             BenchError::Unreachable { .. } => "ServerUnavailableError",
-            BenchError::Solo(_) => "ServerError",
+            BenchError::Refused { is_its_fault: true, .. } => "RequestError",
+            BenchError::Solo(_) | BenchError::Foreign { .. } | BenchError::Refused { .. } => "ServerError",
             BenchError::Write { .. } => "DataError",
             BenchError::Serve(error) => error.class(),
-            BenchError::Io(_) | BenchError::Layer(_) => "CharrnnError",
+            BenchError::Io(_) | BenchError::Layer(_) | BenchError::Stopped => "CharrnnError",
         }
     }
 }

@@ -47,7 +47,9 @@ def test_an_slo_is_read_in_its_units() -> None:
     assert parse_slo("") == {}
 
 
-@pytest.mark.parametrize("words", ["first_char", "first_char=100", "latency=5ms", "request=1.2.3s"])
+@pytest.mark.parametrize(
+    "words", ["first_char", "first_char=100", "latency=5ms", "request=1.2.3s", "request=1s,request=2s"]
+)
 def test_an_slo_of_something_else_is_refused(words: str) -> None:
     with pytest.raises(RequestError, match="SLO"):
         parse_slo(words)

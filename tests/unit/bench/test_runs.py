@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from charrnn.bench.document import compare, differences, make_document, read_document
+from charrnn.bench.document import compare, differences, make_document, notes, read_document
+from charrnn.bench.layers import measure_layers
 from charrnn.bench.load import Report, find_knee, knee, steps
-from charrnn.bench.page import notes
 from charrnn.bench.plan import LoadPlan
-from charrnn.errors import DataError
+from charrnn.errors import CharrnnError, DataError
 
 PLAN = LoadPlan(address="127.0.0.1:50051", rate=1)
 
@@ -92,6 +92,18 @@ def test_what_is_no_document_is_refused(tmp_path: Path) -> None:
 def test_a_reader_is_told_what_spoils_the_figures() -> None:
     late = report(PLAN, lag_ms={"p99": 50.0}, first_char_ms={"p50": 100.0}, outcomes={"dropped": 3})
     said = " ".join(notes({**late, "messages": ["INTERNAL: x"], "interrupted": True, "window_s": 1}))
-    for words in ("50.0 ms late", "3 requests were not sent", "INTERNAL", "interrupted"):
+    for words in ("50.0 ms late", "3 requests were not sent", "INTERNAL", "cut short"):
         assert words in said
     assert not list(notes(report(PLAN, lag_ms={"p99": 0.5})))
+    assert make_document([report(PLAN, outcomes={"dropped": 3})])["notes"] == [
+        "1 requests/s: 3 requests were not sent, as --max-active were under way"
+    ]
+
+
+def test_a_layer_that_made_nothing_has_no_ratio() -> None:
+    with pytest.raises(CharrnnError, match="step: no character came in 1e-09 s; give it more --seconds"):
+        measure_layers({"step": lambda seconds: (0.0, None)}, seconds=1e-9, rounds=1)
+    layers = measure_layers(
+        {"step": lambda seconds: (4.0, 1.0), "sample": lambda seconds: (2.0, None)}, seconds=1, rounds=3
+    )
+    assert [(layer.ratio, layer.cpu_us_per_char) for layer in layers] == [(None, 1.0), (0.5, None)]
