@@ -66,9 +66,10 @@ $(BENCH_DIR)/2x512:
 	@$(RUN) charrnn train --out $(BENCH_DIR)/run-2x512 --hidden-size 512 --max-steps 10 >/dev/null
 	@$(RUN) charrnn export $(BENCH_DIR)/run-2x512 --out $@
 
-proto: setup  ## generate the protobuf code of both languages from proto/
+proto: setup  ## generate the protobuf code from proto/; with PUBLISH=1 nothing in it may break from here on
 	@CHARRNN_WRITE_PROTO=1 cargo test --locked --quiet -p charrnn-serve --test proto
 	@CHARRNN_WRITE_PROTO=1 $(RUN) pytest -q tests/unit/test_proto_drift.py
+	@$(if $(PUBLISH),cp rust/charrnn-serve/src/pb/charrnn.v1.bin proto/charrnn.v1.binpb)
 
 ci: test  ## what has to pass before a change lands
 

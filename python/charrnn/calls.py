@@ -43,6 +43,8 @@ ERRORS: dict[grpc.StatusCode, type[CharrnnError]] = {
     grpc.StatusCode.DATA_LOSS: ServerError,
 }
 
+_CODES = {code.value[0]: code for code in ERRORS}
+
 # A year: gRPC takes what overflows its clock for a time that has passed.
 MAX_TIMEOUT_S = 366 * 86_400.0
 # gRPC's own limit.
@@ -71,6 +73,12 @@ class GenerateFields(SamplingFields, total=False):
     sample_index: int
     chunk_chars: int | None
     max_chunk_delay_ms: int | None
+
+
+class Asked(GenerateFields, total=False):
+    """What one of many texts is asked for with: what ``generate`` takes by keyword, and ``prompt``."""
+
+    prompt: str
 
 
 _OUTPUT = ("chunk_chars", "max_chunk_delay_ms")
@@ -134,7 +142,7 @@ class Settings:
     def error(self, error: Any) -> CharrnnError:
         """The one place where a gRPC status becomes an exception."""
         code = error.code()
-        details = " ".join((error.details() or code.name).split())
+        details = _line(error.details() or code.name)
         if code is grpc.StatusCode.UNAVAILABLE and details.lower().startswith(_NOT_REACHED):
             details = f"no server answers at {self.address}; is `charrnn serve` running there?"
         if code is grpc.StatusCode.DEADLINE_EXCEEDED and self.timeout is not None:
@@ -158,3 +166,27 @@ def request_of(prompt: str, params: SamplingParams | None, fields: GenerateField
     output = {name: given.pop(name, None) for name in _OUTPUT}
     sampling = to_fields(params, cast(SamplingFields, given)) | ({"sample_index": index} if index else {})
     return to_request(prompt, model, sampling, output)
+
+
+def one_of_many(request_id: str, asked: Asked | None) -> pb.GenerateRequest:
+    """The request for one of the texts of a call, or to cancel it if nothing is asked.
+
+    Raises:
+        RequestError: a value out of its limits.
+    """
+    if asked is None:
+        return pb.GenerateRequest(request_id=request_id, cancel=True)
+    fields: dict[str, Any] = dict(asked)
+    message = request_of(fields.pop("prompt", ""), None, cast(GenerateFields, fields))
+    message.request_id = request_id
+    return message
+
+
+def refusal(refused: pb.Refused) -> CharrnnError:
+    """Why one text of a call was refused: what ``generate`` would have raised."""
+    code = _CODES.get(refused.code, grpc.StatusCode.UNKNOWN)
+    return ERRORS[code](_line(refused.message))
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

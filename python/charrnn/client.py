@@ -5,19 +5,22 @@ Knows the service and nothing of models: what may be asked is the server's to sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from types import TracebackType
 from typing import Any, Unpack
 
 import grpc
 
 from charrnn._pb import charrnn_pb2 as pb
-from charrnn.calls import GenerateFields, Settings, request_of
+from charrnn.calls import Asked, GenerateFields, Settings, one_of_many, refusal, request_of
 from charrnn.channels import Channels
+from charrnn.errors import CharrnnError
+from charrnn.many import Call
 from charrnn.resuming import Progress, Text
 from charrnn.sampler import SamplingParams
 from charrnn.stream import Event, Finished, Stream
-from charrnn.wire import Model, method, to_model
+from charrnn.wire import Model, method, to_event, to_model
 
 __all__ = ["Client", "Model"]
 
@@ -82,6 +85,45 @@ class Client:
         progress = Progress(request_of(prompt, params, fields), settings.timeout, settings.resume_s)
         text = Text(self._channels, progress)
         return Stream(self._events(text), text.cancel)
+
+    def generate_many(
+        self, requests: Iterable[tuple[str, Asked | None]]
+    ) -> Generator[tuple[str, Event | CharrnnError], None, None]:
+        """Ask for many texts on one call; for thousands at once that is lighter than a call each.
+
+        The call ends once ``requests`` have and all texts have; closing the iterator ends it with all of
+        them. A call whose server is lost is not resumed.
+
+        Args:
+            requests: an id of the caller's, unique among the texts that have not ended, and what to ask
+                for: the arguments of ``generate`` as a dictionary. ``None`` instead cancels the text of that
+                id. They are read from another thread, ahead of the texts, and may wait for what these say.
+
+        Yields:
+            What happened to the text of an id: ``Started``, ``Chunk``..., ``Finished``; or, as the last of
+            it, the error that ``generate`` would have raised.
+
+        Raises:
+            RequestError: a parameter out of its limits.
+            ServerBusyError, ServerUnavailableError, ServerError: what ended the whole call.
+
+        Example:
+            >>> asked = {f"take {i}": {"prompt": "ROMEO:", "seed": i} for i in range(500)}
+            >>> for name, event in client.generate_many(asked.items()):  # doctest: +SKIP
+            ...     if isinstance(event, Chunk):
+            ...         texts[name] += event.text
+        """
+        messages = (one_of_many(*request) for request in requests)
+        call = Call(self._channels, messages, self._settings.timeout)
+        try:
+            with closing(call.responses()) as responses:
+                for response in responses:
+                    if response.WhichOneof("event") == "refused":
+                        yield response.request_id, refusal(response.refused)
+                    elif event := to_event(response):
+                        yield response.request_id, event
+        except grpc.RpcError as error:
+            raise self._settings.error(error) from error
 
     def models(self) -> list[Model]:
         """The models this server holds.

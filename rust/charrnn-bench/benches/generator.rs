@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::{IntervalStream, TcpListenerStream};
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 const TEXT: &str = "sixteen letters.";
 /// More than any run takes.
@@ -171,6 +171,7 @@ type Responses = Pin<Box<dyn Stream<Item = std::result::Result<GenerateResponse,
 #[tonic::async_trait]
 impl CharRnn for Canned {
     type GenerateStream = Responses;
+    type GenerateManyStream = Responses;
 
     async fn generate(
         &self,
@@ -188,6 +189,13 @@ impl CharRnn for Canned {
             say(Event::Chunk(chunk))
         });
         Ok(Response::new(Box::pin(tokio_stream::once(say(Event::Started(Started::default()))).chain(chunks))))
+    }
+
+    async fn generate_many(
+        &self,
+        _requests: Request<Streaming<GenerateRequest>>,
+    ) -> std::result::Result<Response<Responses>, Status> {
+        Err(Status::unimplemented("no load generator asks for it"))
     }
 
     async fn list_models(

@@ -188,6 +188,7 @@ impl Reader<'_> {
                 self.finished = Some(finished);
                 Ok(None)
             }
+            Event::Refused(_) => Err(protocol("Refused is no answer of Generate")),
         }
     }
 

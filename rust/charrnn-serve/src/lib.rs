@@ -7,6 +7,7 @@
 pub mod codec;
 mod error;
 mod exposition;
+mod many;
 mod metrics;
 mod model;
 mod onnx;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderValue, Response};
@@ -73,10 +73,10 @@ pub(crate) async fn serve_checked(
 ) -> Result<(), ServeError> {
     let models = Arc::new(models);
     let health = Health::new(&models).await;
-    let (close, closed) = oneshot::channel::<()>();
+    let (close, closing) = watch::channel(());
     // Sets of one: their tasks end with them, should the caller drop this future.
     let (mut server, mut scraped) = (JoinSet::new(), JoinSet::new());
-    server.spawn(listen(listeners.grpc, Arc::clone(&models), health.service(), async { drop(closed.await) }));
+    server.spawn(listen(listeners.grpc, Arc::clone(&models), health.service(), closing));
     if let Some(listener) = listeners.metrics {
         let source = Source { models: Arc::clone(&models), is_serving: Arc::clone(&health.is_serving) };
         scraped.spawn(serve_metrics(listener, source));
@@ -106,9 +106,10 @@ async fn listen(
     listener: TcpListener,
     models: Arc<Models>,
     health: HealthService,
-    closed: impl Future<Output = ()>,
+    mut closing: watch::Receiver<()>,
 ) -> Result<(), tonic::transport::Error> {
-    let service = CharRnnServer::new(CharRnnService(models)).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let service = CharRnnService { models, closing: closing.clone() };
+    let service = CharRnnServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let health = tonic_health::pb::health_server::HealthServer::new(health);
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
@@ -120,7 +121,9 @@ async fn listen(
         .add_service(health)
         .add_service(reflection().build_v1().expect("committed descriptors decode"))
         .add_service(reflection().build_v1alpha().expect("committed descriptors decode"))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), closed)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
+            drop(closing.changed().await)
+        })
         .await
 }
 

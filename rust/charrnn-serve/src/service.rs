@@ -1,19 +1,22 @@
 //! The gRPC face of the models: protobuf to core's types and back. Rules live in core, codes in `status`.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use charrnn_core::event::{Event, FinishReason, Finished};
+use charrnn_core::event::{Event, FinishReason, Finished, StreamError};
 use charrnn_core::params::SamplingParams;
 use charrnn_core::request::{GenerateRequest, Output, Prompt, Stopping};
 use charrnn_core::vocab::Unit;
+use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::ServeError;
+use crate::many::{Call, ManyStream};
 use crate::model::{Model, ModelInfo};
 use crate::pb;
 use crate::stats::to_pb_stats;
@@ -62,36 +65,39 @@ impl Models {
 }
 
 /// `charrnn.v1.CharRnn` over some models.
-pub(crate) struct CharRnnService(pub(crate) Arc<Models>);
+pub(crate) struct CharRnnService {
+    pub(crate) models: Arc<Models>,
+    /// Its sender goes when open calls are to end.
+    pub(crate) closing: watch::Receiver<()>,
+}
 
 #[tonic::async_trait]
 impl pb::char_rnn_server::CharRnn for CharRnnService {
     type GenerateStream = ResponseStream;
+    type GenerateManyStream = ManyStream;
 
     async fn generate(
         &self,
         request: Request<pb::GenerateRequest>,
     ) -> Result<Response<ResponseStream>, Status> {
         let deadline = deadline(request.metadata());
-        let request = request.into_inner();
-        let has_regex = request.sampling.as_ref().is_some_and(|sampling| sampling.regex.is_some());
-        let models = Arc::clone(&self.0);
-        let start = move || start(&models, request, deadline);
-        // Compiling an expression takes milliseconds, in which this thread serves everyone else.
-        let stream = match has_regex {
-            true => tokio::task::spawn_blocking(start)
-                .await
-                .map_err(|error| Status::internal(error.to_string()))?,
-            false => start(),
-        };
-        Ok(Response::new(stream?))
+        Ok(Response::new(begin(&self.models, request.into_inner(), deadline).await?))
+    }
+
+    async fn generate_many(
+        &self,
+        request: Request<Streaming<pb::GenerateRequest>>,
+    ) -> Result<Response<ManyStream>, Status> {
+        let deadline = deadline(request.metadata());
+        let call = Call::new(Arc::clone(&self.models), deadline, self.closing.clone());
+        Ok(Response::new(call.start(request.into_inner())))
     }
 
     async fn list_models(
         &self,
         _request: Request<pb::ListModelsRequest>,
     ) -> Result<Response<pb::ListModelsResponse>, Status> {
-        let models = self.0.iter().map(|model| to_pb_model(model.info())).collect();
+        let models = self.models.iter().map(|model| to_pb_model(model.info())).collect();
         Ok(Response::new(pb::ListModelsResponse { models }))
     }
 
@@ -100,14 +106,31 @@ impl pb::char_rnn_server::CharRnn for CharRnnService {
         request: Request<pb::GetStatsRequest>,
     ) -> Result<Response<pb::GetStatsResponse>, Status> {
         let models = match request.into_inner().model.as_str() {
-            "" => self.0.iter().map(to_pb_stats).collect(),
-            name => vec![to_pb_stats(self.0.find(name)?)],
+            "" => self.models.iter().map(to_pb_stats).collect(),
+            name => vec![to_pb_stats(self.models.find(name)?)],
         };
         Ok(Response::new(pb::GetStatsResponse { models }))
     }
 }
 
 /// Finds the model of a request and admits it.
+pub(crate) async fn begin(
+    models: &Arc<Models>,
+    request: pb::GenerateRequest,
+    deadline: Option<Instant>,
+) -> Result<ResponseStream, Refusal> {
+    let has_regex = request.sampling.as_ref().is_some_and(|sampling| sampling.regex.is_some());
+    let models = Arc::clone(models);
+    let start = move || start(&models, request, deadline);
+    // Compiling an expression takes milliseconds, in which this thread serves everyone else.
+    match has_regex {
+        true => tokio::task::spawn_blocking(start)
+            .await
+            .unwrap_or_else(|error| Err(Refusal::Stream(StreamError::Model(error.to_string())))),
+        false => start(),
+    }
+}
+
 fn start(
     models: &Models,
     mut request: pb::GenerateRequest,
@@ -150,12 +173,18 @@ impl Stream for ResponseStream {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let event = Pin::new(&mut self.events).poll_next(context);
-        event.map(|event| event.map(|event| self.to_response(event)))
+        event.map(|event| event.map(|event| self.to_response(event).map_err(Status::from)))
     }
 }
 
 impl ResponseStream {
-    fn to_response(&self, event: Event) -> Result<pb::GenerateResponse, Status> {
+    /// The next event as a response; none after the last one.
+    pub(crate) async fn next(&mut self) -> Option<Result<pb::GenerateResponse, Refusal>> {
+        let event = poll_fn(|context| Pin::new(&mut self.events).poll_next(context)).await?;
+        Some(self.to_response(event))
+    }
+
+    fn to_response(&self, event: Event) -> Result<pb::GenerateResponse, Refusal> {
         use pb::generate_response::Event as PbEvent;
         let event = match event {
             Event::Started(started) => PbEvent::Started(pb::Started {
@@ -167,7 +196,7 @@ impl ResponseStream {
                 PbEvent::Chunk(pb::Chunk { text: chunk.text, n: chunk.num_chars, offset: chunk.offset })
             }
             Event::Finished(finished) => PbEvent::Finished(to_pb_finished(finished)),
-            Event::Failed(error) => return Err(Refusal::Stream(error).into()),
+            Event::Failed(error) => return Err(Refusal::Stream(error)),
         };
         Ok(pb::GenerateResponse { request_id: self.request_id.clone(), event: Some(event) })
     }

@@ -32,6 +32,14 @@ pub(crate) enum Refusal {
     UnknownModel { name: String, known: String },
     #[error("model is empty, but this server has several: {known}; name one")]
     NoModelNamed { known: String },
+    #[error("request_id has {len} bytes; texts on one call need ids of 1 to {max}")]
+    RequestIdLength { len: usize, max: usize },
+    #[error("request_id is that of a text on this call that has not ended; that text goes on")]
+    RequestIdInUse,
+    #[error("the call has {max} texts, as many as it may; wait until one ends or open another call")]
+    TooManyTexts { max: usize },
+    #[error("cancelled by the client")]
+    Cancelled,
 }
 
 impl Refusal {
@@ -44,10 +52,13 @@ impl Refusal {
     }
 
     /// The table. No arm catches all: a new error does not compile until it has a code.
-    fn code(&self) -> Code {
+    pub(crate) fn code(&self) -> Code {
         match self {
             Refusal::Request(_) => Code::InvalidArgument,
             Refusal::NoModelNamed { .. } => Code::InvalidArgument,
+            Refusal::RequestIdLength { .. } | Refusal::RequestIdInUse => Code::InvalidArgument,
+            Refusal::TooManyTexts { .. } => Code::ResourceExhausted,
+            Refusal::Cancelled => Code::Cancelled,
             Refusal::UnknownModel { .. } => Code::NotFound,
             Refusal::Submit(SubmitError::QueueFull { .. }) => Code::ResourceExhausted,
             Refusal::Submit(SubmitError::Stopping) => Code::Unavailable,
@@ -60,9 +71,12 @@ impl Refusal {
 
 impl Refusal {
     /// The same in one word that never changes, for programs.
-    fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Refusal::Request(_) => "BAD_REQUEST",
+            Refusal::Request(_) | Refusal::RequestIdLength { .. } => "BAD_REQUEST",
+            Refusal::RequestIdInUse => "REQUEST_ID_IN_USE",
+            Refusal::TooManyTexts { .. } => "TOO_MANY_TEXTS",
+            Refusal::Cancelled => "CANCELLED",
             Refusal::NoModelNamed { .. } => "NO_MODEL_NAMED",
             Refusal::UnknownModel { .. } => "UNKNOWN_MODEL",
             Refusal::Submit(SubmitError::QueueFull { .. }) => "QUEUE_FULL",

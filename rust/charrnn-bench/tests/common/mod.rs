@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_stream::Stream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// What the server does to the `number`-th call it gets.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +69,7 @@ pub(crate) fn serve(rule: impl Fn(u64) -> Fault + Send + Sync + 'static) -> Sock
 #[tonic::async_trait]
 impl CharRnn for Fake {
     type GenerateStream = Pin<Box<dyn Stream<Item = Result<GenerateResponse, Status>> + Send>>;
+    type GenerateManyStream = Pin<Box<dyn Stream<Item = Result<GenerateResponse, Status>> + Send>>;
 
     async fn generate(
         &self,
@@ -83,6 +84,13 @@ impl CharRnn for Fake {
         let (sender, receiver) = mpsc::channel(4);
         tokio::spawn(answer(request.into_inner(), fault, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn generate_many(
+        &self,
+        _requests: Request<Streaming<GenerateRequest>>,
+    ) -> Result<Response<Self::GenerateStream>, Status> {
+        Err(Status::unimplemented("no load generator asks for it"))
     }
 
     async fn list_models(

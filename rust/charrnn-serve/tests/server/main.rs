@@ -5,6 +5,7 @@ mod deadline;
 mod failure;
 mod harness;
 mod health;
+mod many;
 mod metrics;
 mod overload;
 mod reflection;
