@@ -7,8 +7,13 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import grpc
+
+from charrnn._pb import charrnn_pb2 as pb
 
 COMMAND = [sys.executable, "-m", "charrnn"]
 
@@ -41,3 +46,22 @@ def running(command: Sequence[str | Path]) -> Iterator[str]:
             process.send_signal(signal.SIGTERM)
             code = process.wait(timeout=30)
     assert code == 0, f"the server exited with {code}"
+
+
+def num_texts(address: str) -> int:
+    """Texts of full length that a server of one model has made so far."""
+    with grpc.insecure_channel(address) as channel:
+        ask = channel.unary_unary(
+            "/charrnn.v1.CharRnn/GetStats",
+            request_serializer=pb.GetStatsRequest.SerializeToString,
+            response_deserializer=pb.GetStatsResponse.FromString,
+        )
+        return int(ask(pb.GetStatsRequest(), timeout=30).models[0].ended["length"])
+
+
+def wait_for_texts(address: str, count: int) -> None:
+    """Return when a server of one model has made ``count`` texts of full length."""
+    deadline = time.monotonic() + 60
+    while num_texts(address) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

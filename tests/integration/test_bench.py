@@ -21,9 +21,11 @@ import grpc
 import numpy as np
 import pytest
 
-from tests.servers import COMMAND, run_charrnn, running_server
+from charrnn.cli import main
+from tests.servers import COMMAND, num_texts, run_charrnn, running_server, wait_for_texts
 
-SHORT = ("--duration", "1.5", "--warmup", "0.3", "--max-tokens", "20..60")
+SHORT = ("--duration", "0.8", "--warmup", "0.2", "--max-tokens", "20..60")
+LONGER = ("--duration", "1.5", "--warmup", "0.3", "--max-tokens", "20..60")
 DOCS = Path(__file__).parents[2] / "docs" / "bench.md"
 
 
@@ -59,7 +61,7 @@ def test_percentiles_are_those_of_the_requests(address: str, tmp_path: Path) -> 
 def test_every_text_under_load_is_the_text_alone(address: str) -> None:
     """The last line of defence of a server that promises the same text for the same seed under any load."""
     faults = ("--cancel-fraction", "0.2", "--slow-fraction", "0.1", "--slow-read", "5")
-    report = bench(address, "--streams", "40", "--check", "--distinct", "16", *SHORT, *faults)["runs"][0]
+    report = bench(address, "--streams", "40", "--check", "--distinct", "16", *LONGER, *faults)["runs"][0]
     assert set(report["outcomes"]) == {"ok", "cancelled"}
     assert report["outcomes"]["ok"] > 40
     assert report["slow"] > 0
@@ -84,17 +86,30 @@ def test_the_server_is_seen_from_within_and_from_outside(address: str) -> None:
         assert all(tick["server_rss_bytes"] > 2**20 for tick in ticks)
 
 
-def test_a_sweep_a_page_and_a_comparison(address: str, tmp_path: Path) -> None:
-    made = bench(address, "--streams", "1..4", "--steps", "3", *SHORT, "--report", tmp_path / "page")
-    assert [run["plan"]["load"]["closed"]["streams"] for run in made["runs"]] == [1, 2, 4]
-    page = (tmp_path / "page" / "index.html").read_text()
-    assert page.count("data:image/png") == len(list((tmp_path / "page").glob("*.png"))) == 4
-    assert "http" not in re.sub(r"http-equiv", "", page)
-    for name in ("a.json", "b.json"):
-        (tmp_path / name).write_text(json.dumps(made))
-    rows = json.loads(
-        run_charrnn("bench", "compare", tmp_path / "a.json", tmp_path / "b.json", "--json").stdout
-    )
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where ``swept`` is shown."""
+    return tmp_path_factory.mktemp("swept") / "page"
+
+
+@pytest.fixture(scope="module")
+def swept(address: str, page: Path) -> dict[str, Any]:
+    """A sweep, as its document."""
+    return bench(address, "--streams", "1..4", "--steps", "3", *SHORT, "--report", page)
+
+
+def test_a_sweep_a_page_and_a_comparison(
+    swept: dict[str, Any], page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert [run["plan"]["load"]["closed"]["streams"] for run in swept["runs"]] == [1, 2, 4]
+    shown = (page / "index.html").read_text()
+    assert shown.count("data:image/png") == len(list(page.glob("*.png"))) == 4
+    assert "http" not in re.sub(r"http-equiv", "", shown)
+    files = [str(tmp_path / name) for name in ("a.json", "b.json")]
+    for file in files:
+        Path(file).write_text(json.dumps(swept))
+    assert main(["bench", "compare", *files, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
     assert {row["ratio"] for row in rows if row["before"]} == {1.0}
     assert {row["load"] for row in rows} == {"1 streams", "2 streams", "4 streams"}
 
@@ -107,7 +122,7 @@ def test_the_knee_of_a_server_that_always_holds_is_the_highest_rate(address: str
 
 
 def test_a_text_cut_short_by_its_deadline_is_no_success_and_no_other_text(address: str) -> None:
-    long = ("--max-tokens", "100000", "--deadline", "20..60", "--check", "--distinct", "2", "--json")
+    long = ("--max-tokens", "30000", "--deadline", "20..60", "--check", "--distinct", "2", "--json")
     done = run_charrnn("bench", address, "--rate", "40", "--duration", "1", "--warmup", "0", *long)
     report = json.loads(done.stdout)["runs"][0]
     assert set(report["outcomes"]) == {"DEADLINE_EXCEEDED"}
@@ -123,12 +138,13 @@ def test_a_schedule_too_fast_to_keep_loses_nothing(address: str) -> None:
 
 
 def test_a_server_that_dies_in_a_sweep_leaves_the_runs_before(tiny_bundle: Path) -> None:
+    runs = ("--rate", "20..40", "--steps", "30", "--requests", "5", "--warmup", "0", "--json")
     with running_server(tiny_bundle) as doomed:
-        command = [*COMMAND, "bench", doomed, "--streams", "1..8", "--steps", "4", *SHORT, "--json"]
+        command = [*COMMAND, "bench", doomed, *runs]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        time.sleep(4.5)
+        wait_for_texts(doomed, 12)  # two runs are over
     out, talk = process.communicate(timeout=60)
-    assert json.loads(out)["runs"][0]["outcomes"]["ok"] > 0
+    assert json.loads(out)["runs"][0]["outcomes"] == {"ok": 5}
     assert process.returncode in (1, 69), talk
 
 
@@ -136,12 +152,13 @@ def test_a_server_that_dies_in_a_sweep_leaves_the_runs_before(tiny_bundle: Path)
 def test_a_signal_leaves_the_report_so_far(
     address: str, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    page = ("--report", str(tmp_path / "page"))
+    shown = ("--report", str(tmp_path / "page"))
     command = [*COMMAND, "bench", address, "--streams", "4", "--duration", "600", "--warmup", "0", "--json"]
+    before = num_texts(address)
     with subprocess.Popen(
-        [*command, *page], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, *shown], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        time.sleep(2.5)
+        wait_for_texts(address, before + 100)
         process.send_signal(number)
         out, talk = process.communicate(timeout=30)
     made = json.loads(out)
@@ -158,13 +175,13 @@ def test_a_signal_before_the_load_begins_ends_it_too(tiny_bundle: Path) -> None:
         for where in (f"127.0.0.1:{silent.getsockname()[1]}", address):
             command = [*COMMAND, "bench", where, "--check", "--distinct", "100000"]
             with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-                time.sleep(2.0)
+                time.sleep(1.5)
                 process.send_signal(signal.SIGINT)
                 _, talk = process.communicate(timeout=30)
             assert (process.returncode, talk) == (130, "")
 
 
-def test_every_field_of_a_document_is_in_the_docs(address: str) -> None:
+def test_every_field_of_a_document_is_in_the_docs(swept: dict[str, Any]) -> None:
     def names(value: object) -> Iterator[str]:
         if isinstance(value, dict):
             for name, inner in value.items():
@@ -175,7 +192,7 @@ def test_every_field_of_a_document_is_in_the_docs(address: str) -> None:
             yield from names(value[0])
 
     documented = set(re.findall(r"`([a-z0-9_]+)`", DOCS.read_text()))
-    assert set(names(bench(address, "--streams", "2", *SHORT))) <= documented
+    assert set(names(swept)) <= documented
 
 
 def test_layers_are_ratios_of_one_another(tiny_bundle: Path) -> None:
@@ -238,18 +255,31 @@ def test_layers_are_ratios_of_one_another(tiny_bundle: Path) -> None:
     ],
 )
 def test_what_cannot_be_done_is_one_line(
-    address: str, strangers: dict[str, str], arguments: list[str], code: int, said: str
+    address: str,
+    strangers: dict[str, str],
+    arguments: list[str],
+    code: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     places = {"address": address, **strangers}
-    done = run_charrnn("bench", *(word.format(**places) for word in arguments))
-    assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
-    assert said.format(**places) in done.stderr
+    ended = main(["bench", *(word.format(**places) for word in arguments)])
+    told = capsys.readouterr().err
+    assert (ended, told.count("\n")) == (code, 1), told
+    assert said.format(**places) in told
+
+
+class _Silent(http.server.BaseHTTPRequestHandler):
+    """Answers every request with an error, and logs nothing."""
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 @pytest.fixture(scope="module")
 def strangers() -> Iterator[dict[str, str]]:
     """Addresses of servers that are not charrnn's."""
-    web = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    web = http.server.HTTPServer(("127.0.0.1", 0), _Silent)
     threading.Thread(target=web.serve_forever, daemon=True).start()
     other = grpc.server(ThreadPoolExecutor(1))
     port = other.add_insecure_port("127.0.0.1:0")
