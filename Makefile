@@ -8,7 +8,7 @@ export PATH := $(HOME)/.local/bin:$(HOME)/.cargo/bin:$(PATH)
 RUN := uv run --no-sync
 BENCH_DIR := runs/bench
 
-.PHONY: help setup quickstart build test test-slow fuzz-traces lint fmt bench bench-sampler bench-serving bench-training proto ci clean
+.PHONY: help setup quickstart build test test-slow fuzz-traces lint fmt bench bench-sampler bench-serving bench-strain bench-training proto ci clean
 
 help:  ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,11 +47,17 @@ fmt: setup  ## format Rust and Python
 	@$(RUN) ruff check --fix-only --quiet .
 	@$(RUN) ruff format .
 
-bench: setup $(BENCH_DIR)/2x512  ## every layer from a step to a client over gRPC, as ratios of one run
-	@$(RUN) charrnn bench ladder $(BENCH_DIR)/2x512 --streams 1,16,64,256
+bench: setup $(BENCH_DIR)/2x128 $(BENCH_DIR)/2x512  ## every layer from a step to a client over gRPC, as ratios of one run
+	@$(RUN) charrnn bench ladder $(BENCH_DIR)/2x512 --streams 1,16,64,256,1024
+	@$(RUN) charrnn bench ladder $(BENCH_DIR)/2x128 --streams 64,256,1024
 
-bench-serving: setup $(BENCH_DIR)/2x512  ## the server beside two written in Python, as ratios of one run
-	@$(RUN) python benches/serving.py $(BENCH_DIR)/2x512
+bench-serving: setup $(BENCH_DIR)/2x128 $(BENCH_DIR)/2x512  ## the server beside two written in Python, as ratios of one run
+	@for size in 2x128 2x512; do for precision in int8 fp32; do \
+		$(RUN) python benches/serving.py $(BENCH_DIR)/$$size --streams 64 --precision $$precision; done; done
+
+bench-strain: setup $(BENCH_DIR)/2x128 $(BENCH_DIR)/2x512  ## the server with thousands of streams, long prompts, too many requests
+	@$(RUN) python benches/strain.py $(BENCH_DIR)/2x512
+	@$(RUN) python benches/strain.py $(BENCH_DIR)/2x128
 
 bench-training: setup  ## training beside a bare loop of torch, as ratios of one run
 	@$(RUN) python benches/training.py
@@ -60,11 +66,11 @@ bench-sampler: setup  ## the sampler beside torch and numpy, on one core, as rat
 	@taskset -c 0 $(RUN) python benches/sampler.py
 
 # Speed does not depend on what the weights say: a few steps make a model of the right shape.
-$(BENCH_DIR)/2x512:
+$(BENCH_DIR)/2x%:
 	@mkdir -p $(BENCH_DIR)
-	@rm -rf $(BENCH_DIR)/run-2x512
-	@$(RUN) charrnn train --out $(BENCH_DIR)/run-2x512 --hidden-size 512 --max-steps 10 >/dev/null
-	@$(RUN) charrnn export $(BENCH_DIR)/run-2x512 --out $@
+	@rm -rf $(BENCH_DIR)/run-2x$*
+	@$(RUN) charrnn train --out $(BENCH_DIR)/run-2x$* --hidden-size $* --max-steps 10 >/dev/null
+	@$(RUN) charrnn export $(BENCH_DIR)/run-2x$* --out $@
 
 proto: setup  ## generate the protobuf code from proto/; with PUBLISH=1 nothing in it may break from here on
 	@CHARRNN_WRITE_PROTO=1 cargo test --locked --quiet -p charrnn-serve --test proto
