@@ -182,6 +182,11 @@ class Layers:
     def engine(self, streams: int, seconds: float) -> Measured: ...
 
 def open_bundle(path: str | PathLike[str]) -> tuple[str, str]: ...
+
+class Reload:
+    def __init__(self) -> None: ...
+    def trigger(self) -> None: ...
+
 def serve(
     *,
     bundles: Sequence[str | PathLike[str]],
@@ -193,6 +198,13 @@ def serve(
     max_queue: int,
     precision: str | None,
     drain_timeout_s: float,
+    access: tuple[
+        tuple[str | PathLike[str], str | PathLike[str]] | None,
+        str | PathLike[str] | None,
+        str | PathLike[str] | None,
+        int | None,
+    ],
+    reload: Reload,
     on_ready: Callable[[str, str | None], None],
 ) -> None: ...
 def limits() -> list[tuple[str, float, float, float | None, str]]: ...

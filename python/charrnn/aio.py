@@ -15,6 +15,8 @@ import grpc
 import grpc.aio
 
 from charrnn._pb import charrnn_pb2 as pb
+from charrnn.access import Access, ConnectionFields
+from charrnn.addresses import check_address
 from charrnn.calls import GenerateFields, Settings, request_of
 from charrnn.channels import Channels
 from charrnn.errors import CharrnnError, ServerError
@@ -32,9 +34,10 @@ class AsyncClient:
     Args:
         address, timeout, resume_s, attempts: as of ``charrnn.Client``.
         interceptors: gRPC's for asyncio.
+        connection: as of ``charrnn.Client``.
 
     Raises:
-        RequestError: an address that is no ``host:port``, or a number out of its limits.
+        RequestError, ConfigError: as ``charrnn.Client``.
 
     Example:
         >>> async with AsyncClient("127.0.0.1:50051") as client:  # doctest: +SKIP
@@ -50,12 +53,12 @@ class AsyncClient:
         resume_s: float = 10.0,
         attempts: int = 1,
         interceptors: Sequence[Any] = (),
+        **connection: Unpack[ConnectionFields],
     ) -> None:
-        self._settings = Settings(address, timeout=timeout, resume_s=resume_s, attempts=attempts)
-        options, given = self._settings.options(), list(interceptors)
-        self._channels = Channels(
-            lambda: grpc.aio.insecure_channel(address, options=options, interceptors=given)
-        )
+        access = Access.of(check_address(address), connection)
+        settings = Settings(address, timeout=timeout, resume_s=resume_s, attempts=attempts, access=access)
+        self._settings, options = settings, settings.options()
+        self._channels = Channels(lambda: access.connect_aio(address, options, interceptors))
 
     def generate(
         self, prompt: str = "", params: SamplingParams | None = None, **fields: Unpack[GenerateFields]
@@ -90,7 +93,7 @@ class AsyncClient:
         try:
             return await channel.unary_unary(*method(name))(request, timeout=self._settings.timeout)
         except grpc.RpcError as error:
-            raise self._settings.error(error) from error
+            raise await _told(self._settings, error) from error
         finally:
             self._channels.release(channel)
 
@@ -162,7 +165,7 @@ class AsyncStream(AsyncIterator[Chunk]):
             if was_closed:
                 return None
             if isinstance(error, grpc.RpcError):
-                raise self._settings.error(error) from error
+                raise await _told(self._settings, error) from error
             if isinstance(error, asyncio.CancelledError):
                 raise ServerError("the client was closed before the text was complete") from None
             raise
@@ -186,6 +189,11 @@ class AsyncStream(AsyncIterator[Chunk]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+async def _told(settings: Settings, error: grpc.RpcError) -> CharrnnError:
+    """What an error means, on a thread: to find out why a connection failed takes a while."""
+    return await asyncio.to_thread(settings.error, error)
 
 
 class _Call:

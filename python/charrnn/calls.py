@@ -13,7 +13,8 @@ from typing import Any, cast
 import grpc
 
 from charrnn._pb import charrnn_pb2 as pb
-from charrnn.addresses import check_address
+from charrnn.access import EVERYBODY, Access
+from charrnn.addresses import check_address, is_loopback
 from charrnn.errors import (
     CharrnnError,
     RequestError,
@@ -22,6 +23,7 @@ from charrnn.errors import (
     ServerUnavailableError,
 )
 from charrnn.sampler import SamplingFields, SamplingParams
+from charrnn.tls import why_not
 from charrnn.wire import to_fields, to_request
 
 ERRORS: dict[grpc.StatusCode, type[CharrnnError]] = {
@@ -97,6 +99,7 @@ class Settings:
     timeout: float | None = None
     resume_s: float = 10.0
     attempts: int = 1
+    access: Access = EVERYBODY
 
     def __post_init__(self) -> None:
         check_address(self.address)
@@ -111,11 +114,8 @@ class Settings:
 
     def options(self) -> Sequence[tuple[str, str | int]]:
         """Of every channel."""
-        host = self.address.rpartition(":")[0].strip("[]")
-        is_local = host in ("localhost", "::1") or host.startswith("127.")
         return [
-            # A name with several addresses would otherwise be sent as an authority that HTTP/2 servers reset.
-            ("grpc.default_authority", self.address),
+            *self.access.options(self.address),
             # Without it, channels to one address share one connection.
             ("grpc.use_local_subchannel_pool", 1),
             # The default grows to two minutes, in which a server that is back is not tried.
@@ -123,7 +123,7 @@ class Settings:
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_timeout_ms", 20_000),
             # A proxy set for the web would be asked to reach this machine.
-            ("grpc.enable_http_proxy", 0 if is_local else 1),
+            ("grpc.enable_http_proxy", 0 if is_loopback(self.address) else 1),
             ("grpc.service_config", json.dumps(self._service_config())),
         ]
 
@@ -143,8 +143,14 @@ class Settings:
         """The one place where a gRPC status becomes an exception."""
         code = error.code()
         details = _line(error.details() or code.name)
-        if code is grpc.StatusCode.UNAVAILABLE and details.lower().startswith(_NOT_REACHED):
-            details = f"no server answers at {self.address}; is `charrnn serve` running there?"
+        # What a server says comes with metadata; without, it is gRPC that has no connection.
+        if code is grpc.StatusCode.UNAVAILABLE and not error.trailing_metadata():
+            if why := why_not(self.address, self.access.tls):
+                details = why
+            elif details.lower().startswith(_NOT_REACHED):
+                details = f"no server answers at {self.address}; is `charrnn serve` running there?"
+        if code is grpc.StatusCode.UNAUTHENTICATED:
+            details = f"the server at {self.address} does not answer: {details}"
         if code is grpc.StatusCode.DEADLINE_EXCEEDED and self.timeout is not None:
             details = f"the call did not end within its timeout of {self.timeout:g} s"
         return ERRORS[code](details)

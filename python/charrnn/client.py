@@ -13,6 +13,8 @@ from typing import Any, Unpack
 import grpc
 
 from charrnn._pb import charrnn_pb2 as pb
+from charrnn.access import Access, ConnectionFields
+from charrnn.addresses import check_address
 from charrnn.calls import Asked, GenerateFields, Settings, one_of_many, refusal, request_of
 from charrnn.channels import Channels
 from charrnn.errors import CharrnnError
@@ -39,9 +41,13 @@ class Client:
         attempts: how often a call that no server has begun is sent, 1 to 5, where none is there or its queue
             is full; the pauses between them grow, or are as long as the server says.
         interceptors: gRPC's, of calls and of channels; the first is called first.
+        connection: ``tls``, ``ca``, ``cert``, ``key``, ``server_name``, ``token``, ``insecure``: see
+            ``charrnn.access.ConnectionFields``.
 
     Raises:
-        RequestError: an address that is no ``host:port``, or a number out of its limits.
+        RequestError: an address that is no ``host:port``, a number out of its limits, half of a pair of
+            files, or a token that would be readable on its way.
+        ConfigError: a certificate or key that is none.
 
     Example:
         >>> with Client("127.0.0.1:50051") as client:  # doctest: +SKIP
@@ -57,11 +63,14 @@ class Client:
         resume_s: float = 10.0,
         attempts: int = 1,
         interceptors: Sequence[Any] = (),
+        **connection: Unpack[ConnectionFields],
     ) -> None:
-        self._settings = Settings(address, timeout=timeout, resume_s=resume_s, attempts=attempts)
+        access = Access.of(check_address(address), connection)
+        settings = Settings(address, timeout=timeout, resume_s=resume_s, attempts=attempts, access=access)
+        self._settings = settings
 
         def connect() -> grpc.Channel:
-            channel = grpc.insecure_channel(address, options=self._settings.options())
+            channel = access.connect(address, settings.options())
             return grpc.intercept_channel(channel, *interceptors)
 
         self._channels = Channels(connect)

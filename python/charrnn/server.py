@@ -1,15 +1,19 @@
 """Serving bundles over gRPC from this process.
 
-Knows where it may listen and which library to load; connections, decoding and draining are the Rust server's.
+Knows where it may listen, which library to load and what SIGHUP asks for; connections, decoding and
+draining are the Rust server's.
 """
 
 from __future__ import annotations
 
-import ipaddress
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
 
 from charrnn import _native
+from charrnn.addresses import is_loopback
 from charrnn.engine import find_onnxruntime
 from charrnn.errors import RequestError
 from charrnn.sampler import refusing_overflow
@@ -23,6 +27,11 @@ def serve(
     listen: str = DEFAULT_LISTEN,
     metrics: str | None = None,
     insecure: bool = False,
+    tls_cert: str | os.PathLike[str] | None = None,
+    tls_key: str | os.PathLike[str] | None = None,
+    client_ca: str | os.PathLike[str] | None = None,
+    token_file: str | os.PathLike[str] | None = None,
+    max_streams_per_client: int | None = None,
     workers: int | None = None,
     max_streams: int = 64,
     max_queue: int = 1024,
@@ -33,12 +42,22 @@ def serve(
 ) -> None:
     """Serve until Ctrl-C or SIGTERM; then finish the texts under way, at most ``drain_timeout_s`` seconds.
 
-    A second signal ends it at once. Call it from the main thread: signals arrive there.
+    A second signal ends it at once. Call it from the main thread: signals arrive there. With ``tls_cert`` or
+    ``token_file``, SIGHUP reads those files again; connections and texts go on.
 
     Args:
         listen: ``host:port``; port 0 takes a free one.
-        metrics: the same for Prometheus' ``/metrics`` and for ``/healthz``, over plain HTTP; ``None`` is off.
-        insecure: allow an address that other machines can reach; nothing is encrypted or authenticated.
+        metrics: the same for Prometheus' ``/metrics`` and for ``/healthz``, over HTTP/1.1; ``None`` is off.
+        insecure: allow an address that other machines can reach though not everything is encrypted and
+            authenticated.
+        tls_cert: PEM file of this server's certificate and those up to its authority; both listeners encrypt.
+        tls_key: PEM file of its private key, which nobody else may read.
+        client_ca: PEM file of authorities; only clients with a certificate of theirs connect. ``/healthz``
+            asks for none.
+        token_file: tokens, ``name:token`` or ``token`` a line, one of which every request brings as
+            ``authorization: Bearer TOKEN``, but for gRPC's health check and ``/healthz``.
+        max_streams_per_client: texts that one client may have under way. A client is who has a token's name,
+            else a certificate, else an address.
         workers: decode threads; ``None`` takes one for each core.
         max_streams: texts decoded at once by each worker.
         max_queue: texts that may wait; one more is refused at once.
@@ -47,20 +66,26 @@ def serve(
         on_metrics: called right after, with the real address of ``metrics``, if there is one.
 
     Raises:
-        RequestError: an address that cannot be listened on as asked.
+        RequestError: an address that cannot be listened on as asked, or options that need another.
+        ConfigError: a certificate, key or list of tokens that is not right.
         BundleError: a bundle that cannot be opened.
         CharrnnError: the port is in use.
     """
-    check_listen(listen, insecure=insecure)
+    check_files(tls_cert, tls_key, client_ca)
+    may_leave = insecure or (tls_cert is not None and (client_ca is not None or token_file is not None))
+    check_listen(listen, may_leave=may_leave)
     if metrics is not None:
-        check_listen(metrics, insecure=insecure, name="metrics")
+        check_listen(metrics, may_leave=may_leave, name="metrics")
+    reload = _native.Reload()
+    can_reload = tls_cert is not None or token_file is not None
+    pair = None if tls_cert is None or tls_key is None else (tls_cert, tls_key)
 
     def ready(address: str, metrics_address: str | None) -> None:
         on_ready(address)
         if metrics_address is not None:
             on_metrics(metrics_address)
 
-    with refusing_overflow():
+    with refusing_overflow(), hangups(reload) if can_reload else contextlib.nullcontext():
         _native.serve(
             bundles=bundles,
             onnxruntime=find_onnxruntime(),
@@ -71,12 +96,39 @@ def serve(
             max_queue=max_queue,
             precision=precision,
             drain_timeout_s=drain_timeout_s,
+            access=(pair, client_ca, token_file, max_streams_per_client),
+            reload=reload,
             on_ready=ready,
         )
 
 
-def check_listen(address: str, *, insecure: bool, name: str = "listen") -> None:
-    """Refuse an address that is no ``host:port``, or that other machines reach unless ``insecure``.
+@contextlib.contextmanager
+def hangups(reload: _native.Reload) -> Iterator[None]:
+    """Takes SIGHUP for the wish that files be read again."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    before = signal.signal(signal.SIGHUP, lambda number, frame: reload.trigger())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def check_files(tls_cert: object, tls_key: object, client_ca: object) -> None:
+    """Refuse half of a pair, and a wish for certificates without one to show.
+
+    Raises:
+        RequestError: says what is missing.
+    """
+    if (tls_cert is None) != (tls_key is None):
+        raise RequestError("tls_cert and tls_key go together (--tls-cert, --tls-key); give both")
+    if client_ca is not None and tls_cert is None:
+        raise RequestError("client_ca needs tls_cert and tls_key (--client-ca, --tls-cert, --tls-key)")
+
+
+def check_listen(address: str, *, may_leave: bool, name: str = "listen") -> None:
+    """Refuse an address that is no ``host:port``, or that other machines reach unless it ``may_leave``.
 
     Raises:
         RequestError: says which of the two.
@@ -84,17 +136,8 @@ def check_listen(address: str, *, insecure: bool, name: str = "listen") -> None:
     host, separator, port = address.rpartition(":")
     if not (separator and host and port.isascii() and port.isdigit() and int(port) < 65536):
         raise RequestError(f"{name} address {address!r} is not host:port with a port of 0 to 65535")
-    if not insecure and not _is_loopback(host):
+    if not may_leave and not is_loopback(address):
         raise RequestError(
-            f"{name} address {address!r} can be reached from other machines, and charrnn has no TLS yet; "
-            "listen on 127.0.0.1 behind a proxy that has, or give --insecure (insecure=True)"
+            f"{name} address {address!r} can be reached from other machines; encrypt and authenticate with "
+            "--tls-cert, --tls-key and --token-file or --client-ca, or give --insecure (insecure=True)"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

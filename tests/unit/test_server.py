@@ -10,20 +10,20 @@ from charrnn.server import check_listen, serve
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "127.8.9.1:65535", "localhost:1", "[::1]:50051"])
 def test_this_machine_may_connect(address: str) -> None:
-    check_listen(address, insecure=False)
+    check_listen(address, may_leave=False)
 
 
 @pytest.mark.parametrize(
     "address", ["0.0.0.0:1", "10.1.2.3:1", "[::]:1", "example.org:1", "127.0.0.1.example.org:1"]
 )
 def test_other_machines_only_when_told(address: str) -> None:
-    with pytest.raises(RequestError, match="no TLS yet"):
-        check_listen(address, insecure=False)
-    check_listen(address, insecure=True)
+    with pytest.raises(RequestError, match="--insecure"):
+        check_listen(address, may_leave=False)
+    check_listen(address, may_leave=True)
 
 
 def test_the_address_of_metrics_is_held_to_the_same_and_named() -> None:
-    with pytest.raises(RequestError, match=r"metrics address .*0:1.* no TLS yet"):
+    with pytest.raises(RequestError, match=r"metrics address .*0:1.*--insecure"):
         serve([], metrics="0.0.0.0:1")
 
 
@@ -32,4 +32,4 @@ def test_the_address_of_metrics_is_held_to_the_same_and_named() -> None:
 )
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(RequestError, match="not host:port"):
-        check_listen(address, insecure=True)
+        check_listen(address, may_leave=True)

@@ -13,7 +13,9 @@ from typing import Any
 
 from charrnn import _native
 from charrnn.bench.plan import LoadPlan
+from charrnn.errors import ServerError, ServerUnavailableError
 from charrnn.sampler import refusing_overflow
+from charrnn.tls import why_not
 
 Report = dict[str, Any]
 OnTick = Callable[[dict[str, Any]], object]
@@ -48,12 +50,17 @@ def run_load(plan: LoadPlan, watch: Watch = NOBODY) -> Report:
 
     Raises:
         RequestError: a plan that cannot be carried out, or whose first request the server refuses.
-        ServerUnavailableError: nobody answers at the address.
+        ServerUnavailableError: nobody answers at the address, or TLS keeps the two apart.
         ServerError: no charrnn server answers there or, with ``check``, a text that runs alone failed.
         KeyboardInterrupt: it was ended before the load began.
     """
-    with refusing_overflow():
-        report, interrupted = _native.run_load(plan.to_json(), watch.look)
+    try:
+        with refusing_overflow():
+            report, interrupted = _native.run_load(plan.to_json(), watch.look)
+    except ServerError as error:
+        if why := why_not(plan.address, plan.tls):
+            raise ServerUnavailableError(why) from error
+        raise
     return {**json.loads(report), "interrupted": interrupted}
 
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from charrnn.addresses import check_address
+from charrnn.addresses import check_address, check_token
 from charrnn.errors import DataError, RequestError
+from charrnn.tls import Tls
 
 MAX_ACTIVE = 4096
 """Requests of an open load under way at once; one that comes due beyond them is not sent, and counted."""
@@ -123,15 +124,6 @@ def _prompt(path: Path, number: int, line: str) -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tls:
-    """Encryption: PEM files of whom to trust (``None``: the system's authorities) and of this client."""
-
-    ca: str | None = None
-    server_name: str | None = None
-    identity: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class LoadPlan:
     """One run. Exactly one of ``rate`` and ``streams`` says how requests are sent.
 
@@ -153,9 +145,12 @@ class LoadPlan:
         check: compare every text with that of the same request alone, before the load.
         requests: end after so many.
         connections: ``None`` takes enough for the streams.
+        token: sent with every request.
+        insecure: send it to another machine even where anybody on the way can read it.
 
     Raises:
-        RequestError: an address that is no ``host:port``, or not exactly one of ``rate`` and ``streams``.
+        RequestError: an address that is no ``host:port``, not exactly one of ``rate`` and ``streams``, or a
+            token that would be readable on its way.
     """
 
     address: str
@@ -188,9 +183,11 @@ class LoadPlan:
     csv: str | None = None
     tls: Tls | None = None
     token: str | None = None
+    insecure: bool = False
 
     def __post_init__(self) -> None:
         check_address(self.address)
+        check_token(self.token, self.address, may_be_read=self.insecure or self.tls is not None)
         if (self.rate is None) == (self.streams is None):
             raise RequestError("a load needs a rate or a number of streams, and not both")
 
@@ -217,5 +214,11 @@ class LoadPlan:
         }
         fields["distinct"] = self.distinct or (DISTINCT if self.check else None)
         fields["connections"] = self.connections or math.ceil(at_once / STREAMS_PER_CONNECTION)
-        fields["tls"] = None if self.tls is None else dict(vars(self.tls))
+        del fields["insecure"]
+        fields["tls"] = None if self.tls is None else _tls_fields(self.tls)
         return json.dumps(fields)
+
+
+def _tls_fields(tls: Tls) -> dict[str, Any]:
+    identity = None if tls.cert is None else (tls.cert, tls.key)
+    return {"ca": tls.ca, "server_name": tls.server_name, "identity": identity}

@@ -17,6 +17,7 @@ from charrnn.bench.load import Report, Watch, knee
 from charrnn.bench.page import make_folder, write_page
 from charrnn.bench.plan import MAX_ACTIVE, MAX_SECONDS
 from charrnn.cli import Terminated
+from charrnn.cli.connection import connection_options
 from charrnn.cli.kinds import Amount, Number
 from charrnn.cli.load_plan import DEFAULT_SLO, DEFAULT_STREAMS, make_runs
 from charrnn.cli.load_tables import live_table, print_runs
@@ -127,12 +128,7 @@ class LoadCommand(click.Command):
     "--connections", type=click.IntRange(1), help="Connections.", show_default="one for 512 streams"
 )
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, help="Of the generator.")
-@click.option("--tls", is_flag=True, help="Encrypt, and trust the system's authorities.")
-@click.option("--ca", type=click.Path(), metavar="FILE.pem", help="Encrypt, and trust this authority.")
-@click.option("--server-name", help="Name in the server's certificate.", show_default="the host of ADDR")
-@click.option("--client-cert", type=click.Path(), metavar="FILE.pem", help="This client's certificate.")
-@click.option("--client-key", type=click.Path(), metavar="FILE.pem", help="Its key.")
-@click.option("--token", help="Sent as authorization: Bearer; better in CHARRNN_BENCH_TOKEN.")
+@connection_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option(
     "--csv", type=click.Path(), metavar="FILE", help="Write a line for each request of a single run."

@@ -12,8 +12,10 @@ import click
 from click.core import ParameterSource
 
 from charrnn.bench.load import Report, Watch, find_knee, run_load, steps, sweep
-from charrnn.bench.plan import LoadPlan, Tls, parse_slo, parse_spread, read_prompts
+from charrnn.bench.plan import LoadPlan, parse_slo, parse_spread, read_prompts
+from charrnn.cli.connection import tls_fields
 from charrnn.errors import RequestError
+from charrnn.tls import Tls
 
 DEFAULT_STREAMS = 64
 DEFAULT_SLO = "first_char=100ms,inter_char=20ms"
@@ -38,6 +40,7 @@ SAME = (
     "threads",
     "csv",
     "token",
+    "insecure",
 )
 """Options that are called the same in a plan."""
 
@@ -132,7 +135,7 @@ def _plan(options: dict[str, Any], slo: str | None = None, **load: Any) -> LoadP
         slow_read_ms=options["slow_read"],
         deadline_ms=None if deadline is None else _read("--deadline", parse_spread, deadline),
         slo=parse_slo(slo or options["slo"] or ""),
-        tls=_tls(options),
+        tls=Tls.asked(**tls_fields(options)),
     )
 
 
@@ -142,14 +145,3 @@ def _read(name: str, parse: Callable[[str], _Read], words: str) -> _Read:
         return parse(words)
     except RequestError as error:
         raise RequestError(f"{name} {error}") from error
-
-
-def _tls(options: dict[str, Any]) -> Tls | None:
-    certificate, key = options["client_cert"], options["client_key"]
-    if (certificate is None) != (key is None):
-        raise RequestError("--client-cert and --client-key go together; give both")
-    if not (options["tls"] or options["ca"] or certificate):
-        return None
-    return Tls(
-        ca=options["ca"], server_name=options["server_name"], identity=(certificate, key) if key else None
-    )

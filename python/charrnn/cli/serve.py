@@ -19,9 +19,11 @@ METRICS = "metrics on "
       charrnn serve shakespeare
       charrnn serve shakespeare linux --listen 127.0.0.1:0 --workers 2
       charrnn serve shakespeare --metrics 127.0.0.1:9464
+      charrnn serve shakespeare --listen 0.0.0.0:50051 \
+        --tls-cert cert.pem --tls-key key.pem --token-file tokens
 
-    Ctrl-C or SIGTERM lets running texts finish and refuses new ones; then the exit code is 0. A second one
-    stops at once, with 130 for Ctrl-C and 143 for SIGTERM.
+    SIGHUP reads certificates and tokens again. Ctrl-C or SIGTERM lets running texts finish and refuses new
+    ones; then the exit code is 0. A second one stops at once, with 130 for Ctrl-C and 143 for SIGTERM.
     """
 )
 @click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path())
@@ -34,7 +36,7 @@ METRICS = "metrics on "
 @click.option(
     "--metrics",
     metavar="HOST:PORT",
-    help="Where Prometheus finds /metrics, and others /healthz, over plain HTTP.",
+    help="Where Prometheus finds /metrics, and others /healthz, over HTTP.",
     show_default="off",
 )
 @click.option(
@@ -48,8 +50,31 @@ METRICS = "metrics on "
 @click.option(
     "--drain-timeout", type=Number(0, YEAR_S), default=30.0, help="Seconds running texts get to finish."
 )
+@click.option("--tls-cert", type=click.Path(), metavar="FILE.pem", help="Encrypt, with this certificate.")
+@click.option("--tls-key", type=click.Path(), metavar="FILE.pem", help="Its private key.")
 @click.option(
-    "--insecure", is_flag=True, help="Let other machines connect, without encryption or authentication."
+    "--client-ca",
+    type=click.Path(),
+    metavar="FILE.pem",
+    help="Let in whom this authority certifies.",
+)
+@click.option(
+    "--token-file",
+    type=click.Path(),
+    metavar="FILE",
+    help="Answer who sends one of these tokens; a line is name:token or token.",
+)
+@click.option(
+    "--max-streams-per-client",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Texts that one client may have under way.",
+    show_default="no limit",
+)
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="Let other machines connect though not all is encrypted and authenticated.",
 )
 def serve(
     bundles: tuple[str, ...],
@@ -60,21 +85,32 @@ def serve(
     queue: int,
     precision: str | None,
     drain_timeout: float,
+    tls_cert: str | None,
+    tls_key: str | None,
+    client_ca: str | None,
+    token_file: str | None,
+    max_streams_per_client: int | None,
     insecure: bool,
 ) -> None:
     """Serve each BUNDLE, an exported model, over gRPC until Ctrl-C."""
     from charrnn.server import serve as run_server
 
+    scheme = "https" if tls_cert else "http"
     run_server(
         bundles,
         listen=listen,
         metrics=metrics,
         insecure=insecure,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        client_ca=client_ca,
+        token_file=token_file,
+        max_streams_per_client=max_streams_per_client,
         workers=workers,
         max_streams=max_streams,
         max_queue=queue,
         precision=precision,
         drain_timeout_s=drain_timeout,
         on_ready=lambda address: click.echo(f"{READY}{address}; Ctrl-C stops", err=True),
-        on_metrics=lambda address: click.echo(f"{METRICS}http://{address}/metrics", err=True),
+        on_metrics=lambda address: click.echo(f"{METRICS}{scheme}://{address}/metrics", err=True),
     )

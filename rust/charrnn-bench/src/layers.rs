@@ -15,7 +15,7 @@ use charrnn_core::request::{GenerateRequest, Output, Prompt, Stopping};
 use charrnn_core::sampler::{Context, Draw, Place, Sampler};
 use charrnn_core::state::StateRows;
 use charrnn_core::StepModel;
-use charrnn_serve::{load_model, Model, OrtModel, OrtRuntime, ServeError};
+use charrnn_serve::{load_model, Caller, Model, OrtModel, OrtRuntime, ServeError};
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
@@ -129,7 +129,7 @@ impl Layers {
 /// Text after text; returns what went wrong.
 async fn read_texts(engine: Arc<Model>, num_chars: Arc<AtomicU64>) -> String {
     loop {
-        let mut events = match engine.generate(request(), None) {
+        let mut events = match engine.generate(request(), Caller::default()) {
             Ok(events) => events,
             Err(error) => return error.to_string(),
         };

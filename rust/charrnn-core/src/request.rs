@@ -158,6 +158,7 @@ pub struct ValidRequest {
     chunk_chars: u32,
     max_chunk_delay: Option<Duration>,
     deadline: Option<Instant>,
+    client: Arc<str>,
 }
 
 impl GenerateRequest {
@@ -195,6 +196,7 @@ impl GenerateRequest {
             chunk_chars: limits::CHUNK_CHARS.resolve_u32(self.output.chunk_chars)?,
             max_chunk_delay: max_chunk_delay.map(|ms| Duration::from_millis(u64::from(ms))),
             deadline: None,
+            client: Arc::default(),
         })
     }
 }
@@ -203,6 +205,16 @@ impl ValidRequest {
     /// The same, of which nobody wants more after `deadline`.
     pub fn until(self, deadline: Option<Instant>) -> Self {
         ValidRequest { deadline, ..self }
+    }
+
+    /// The same, of that client; while it waits, it takes turns with those of others.
+    pub fn of(self, client: Arc<str>) -> Self {
+        ValidRequest { client, ..self }
+    }
+
+    /// Whose it is.
+    pub fn client(&self) -> &Arc<str> {
+        &self.client
     }
 
     /// Whether nobody wants more of it.

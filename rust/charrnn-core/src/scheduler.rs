@@ -1,6 +1,7 @@
 //! Who runs next: the waiting and parked streams of one worker and the slots they want.
 //!
-//! Knows nothing of models or sampling. First come, first served; streams coming back from a pause go first.
+//! Knows nothing of models or sampling. Clients take turns, each first come, first served; streams coming back from a
+//! pause go first.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -15,9 +16,11 @@ pub(crate) mod drawn;
 mod parked;
 pub(crate) mod stream;
 mod text;
+mod waiting;
 
 use parked::{Look, Parked, Resting};
 use stream::{Flow, Stream};
+use waiting::Waiting;
 
 /// How often streams off the batch are searched for readers that are gone.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(10);
@@ -25,7 +28,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(10);
 /// The streams of one worker, in a slot or on their way to one.
 pub(crate) struct Scheduler {
     slots: Slots<Stream>,
-    waiting: VecDeque<Stream>,
+    waiting: Waiting,
     /// Streams that were parked and wait for a slot.
     ready: VecDeque<Resting>,
     parked: Vec<Parked>,
@@ -37,7 +40,7 @@ impl Scheduler {
     pub(crate) fn new(spec: &ModelSpec, max_streams: usize, stall_timeout: Duration) -> Self {
         Scheduler {
             slots: Slots::new(spec, max_streams),
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
             ready: VecDeque::new(),
             parked: Vec::new(),
             stall_timeout,
@@ -55,11 +58,11 @@ impl Scheduler {
         &mut self.slots
     }
 
-    /// Puts a new stream at the end of the queue and says so to its reader.
+    /// Lets a new stream wait for its turn and says so to its reader.
     pub(crate) fn enqueue(&mut self, mut stream: Stream) {
         // Without room even for the first event, `emit` parks it after its first step.
         if stream.pump() != Flow::Over {
-            self.waiting.push_back(stream);
+            self.waiting.push(stream);
         }
     }
 
@@ -82,7 +85,7 @@ impl Scheduler {
         }
         // One that is late is never begun.
         self.waiting
-            .retain_mut(|stream| !(stream.is_closed() || stream.expire(now) && stream.pump() == Flow::Over));
+            .retain(|stream| !(stream.is_closed() || stream.expire(now) && stream.pump() == Flow::Over));
         self.ready.retain(|resting| !resting.stream.is_closed());
         self.next_sweep = Some(now + SWEEP_INTERVAL);
     }
@@ -117,9 +120,9 @@ impl Scheduler {
         true
     }
 
-    /// Gives a slot to the stream that waited longest; false if none waits.
+    /// Gives a slot to the stream whose turn it is; false if none waits.
     fn start_one(&mut self, now: Instant) -> bool {
-        let Some(mut stream) = self.waiting.pop_front() else { return false };
+        let Some(mut stream) = self.waiting.pop() else { return false };
         if stream.is_closed() {
             return true;
         }
@@ -171,7 +174,7 @@ impl Scheduler {
         let streams = rows
             .chain(self.parked.drain(..).map(Parked::into_stream))
             .chain(self.ready.drain(..).map(|resting| resting.stream))
-            .chain(self.waiting.drain(..));
+            .chain(self.waiting.take_all());
         for mut stream in streams {
             stream.fail(error.clone(), now);
             if stream.pump() == Flow::Blocked {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use charrnn_core::engine::EngineConfig;
 use charrnn_core::event::{Event, FinishReason, StreamError, Timing};
 use charrnn_core::request::{GenerateRequest, Output, Prompt};
-use charrnn_serve::{load_model, EventStream as Events, Model};
+use charrnn_serve::{load_model, Caller, EventStream as Events, Model};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3::IntoPyObjectExt;
@@ -113,7 +113,7 @@ impl Engine {
         let request =
             GenerateRequest { prompt: Prompt::Text(prompt), sampling, sample_index, stopping, output };
         let model = self.live()?;
-        let events = py.detach(|| model.generate(request, None)).or_raise()?;
+        let events = py.detach(|| model.generate(request, Caller::default())).or_raise()?;
         Ok(EventStream { events: Mutex::new(Some(events)) })
     }
 

@@ -89,6 +89,7 @@ impl IntoPy for ServeError {
     fn class(&self) -> &'static str {
         match self {
             ServeError::Bundle(_) => "BundleError",
+            ServeError::Access(_) => "ConfigError",
             ServeError::NoModels | ServeError::DuplicateModel(_) => "RequestError",
             ServeError::Ort(_) | ServeError::Bind { .. } | ServeError::Io(_) | ServeError::Transport(_) => {
                 "CharrnnError"

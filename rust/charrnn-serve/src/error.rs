@@ -6,6 +6,7 @@ use charrnn_core::engine::SubmitError;
 use charrnn_core::error::{BundleError, RequestError};
 
 use crate::onnx::OrtError;
+use crate::secrets::FileError;
 
 /// Why a server or an in-process engine does not start or run.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,9 @@ pub enum ServeError {
         /// What the system says.
         source: io::Error,
     },
+    /// Certificates, keys or tokens are not right.
+    #[error(transparent)]
+    Access(#[from] FileError),
     /// The system gave no threads or sockets.
     #[error("server cannot run: {0}")]
     Io(#[from] io::Error),

@@ -3,10 +3,14 @@
 //! Protocol, loading and lifecycle live here; what a request may say, how it is scheduled and how characters are
 //! drawn is `charrnn-core`'s. Decode threads compute; the few tokio threads only speak HTTP/2.
 
+mod access;
+mod auth;
+mod clients;
 #[doc(hidden)]
 pub mod codec;
 mod error;
 mod exposition;
+mod incoming;
 mod many;
 mod metrics;
 mod model;
@@ -14,15 +18,21 @@ mod onnx;
 pub mod pb;
 mod process;
 mod run;
+mod secrets;
 mod server;
 mod service;
 mod stats;
 mod status;
 mod stream;
+mod tell;
+mod tls;
 
+pub use access::{Access, AccessOptions};
 pub use error::{GenerateError, ServeError};
-pub use model::{load_coder, load_model, Model, ModelInfo};
+pub use model::{load_coder, load_model, Caller, Model, ModelInfo};
 pub use onnx::{OrtError, OrtModel, OrtRuntime};
-pub use run::{default_workers, run_server, Addresses, ServeOptions};
+pub use run::{default_workers, run_server, Addresses, ServeOptions, Signals};
+pub use secrets::FileError;
 pub use server::{serve, Listeners};
 pub use stream::{EventStream, TimedOut};
+pub use tls::TlsFiles;

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use charrnn_core::engine::SubmitError;
 use tokio::sync::mpsc::{self, error::SendError};
@@ -15,7 +14,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::pb;
 use crate::pb::generate_response::Event;
-use crate::service::{begin, Models, ResponseStream};
+use crate::service::{begin, Models, Origin, ResponseStream};
 use crate::status::Refusal;
 
 /// Texts at once on one call; as many as calls on one connection.
@@ -42,7 +41,7 @@ impl Live {
 /// One call.
 pub(crate) struct Call {
     models: Arc<Models>,
-    deadline: Option<Instant>,
+    origin: Origin,
     closing: watch::Receiver<()>,
     live: Live,
     texts: JoinSet<()>,
@@ -50,8 +49,8 @@ pub(crate) struct Call {
 
 impl Call {
     /// A call that ends with UNAVAILABLE when the sender of `closing` goes.
-    pub(crate) fn new(models: Arc<Models>, deadline: Option<Instant>, closing: watch::Receiver<()>) -> Self {
-        Call { models, deadline, closing, live: Live::default(), texts: JoinSet::new() }
+    pub(crate) fn new(models: Arc<Models>, origin: Origin, closing: watch::Receiver<()>) -> Self {
+        Call { models, origin, closing, live: Live::default(), texts: JoinSet::new() }
     }
 
     /// The responses to `requests`.
@@ -96,7 +95,7 @@ impl Call {
             return self.cancel(id, answers).await;
         }
         let begun = match self.check(&id) {
-            Ok(()) => begin(&self.models, request, self.deadline).await,
+            Ok(()) => begin(&self.models, request, self.origin.clone()).await,
             Err(refusal) => Err(refusal),
         };
         match begun {

@@ -1,16 +1,19 @@
-//! The metrics listener: `/metrics` for Prometheus and `/healthz`, over HTTP/1.1 on a socket of its own.
+//! The metrics listener: `/metrics` for Prometheus and `/healthz`, over HTTP/1.1 on a socket of its own, held to the
+//! same rules as gRPC's; `/healthz` is for everybody.
 //!
 //! Knows sockets and paths; what a page says is `exposition`'s. A connection gets one answer, within seconds, and few
 //! stand at once: a scraper that is slow or means ill costs the streams nothing.
 
 use std::convert::Infallible;
+use std::future::ready;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{HeaderValue, ALLOW, CONTENT_TYPE};
+use hyper::header::{HeaderValue, ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -18,7 +21,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use crate::access::Access;
 use crate::exposition::exposition;
+use crate::incoming::{accept, secure, Peer};
 use crate::process::usage;
 use crate::service::Models;
 
@@ -28,8 +33,6 @@ const MAX_HEADERS: usize = 64;
 const MAX_HEADER_BYTES: usize = 16 << 10;
 /// From a connection's first byte to its last.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Before the next try to accept, when the process is out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 const PLAIN_TYPE: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -39,6 +42,7 @@ pub(crate) struct Source {
     pub(crate) models: Arc<Models>,
     /// No longer, once the server drains.
     pub(crate) is_serving: Arc<AtomicBool>,
+    pub(crate) access: Access,
 }
 
 impl Source {
@@ -64,34 +68,36 @@ pub(crate) async fn serve_metrics(listener: TcpListener, source: Source) {
         while connections.len() >= MAX_CONNECTIONS {
             connections.join_next().await;
         }
-        connections.spawn(answer(accept(&listener).await, Arc::clone(&source)));
+        let (stream, address) = accept(&listener).await;
+        connections.spawn(answer(stream, address, Arc::clone(&source)));
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return stream,
-            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
-        }
-    }
-}
-
-async fn answer(stream: TcpStream, source: Arc<Source>) {
-    let respond = |request: Request<_>| std::future::ready(Ok::<_, Infallible>(respond(&request, &source)));
-    let connection = http1::Builder::new()
-        .keep_alive(false)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), service_fn(respond));
-    // What goes wrong on a connection is its client's alone.
+async fn answer(stream: TcpStream, address: SocketAddr, source: Arc<Source>) {
+    let acceptor = source.access.tls().map(|tls| tls.metrics());
+    let connection = async {
+        let Some((socket, peer)) = secure(stream, address, acceptor).await else { return };
+        let respond = |request: Request<_>| ready(Ok::<_, Infallible>(respond(&request, &peer, &source)));
+        let connection = http1::Builder::new()
+            .keep_alive(false)
+            .max_headers(MAX_HEADERS)
+            .max_buf_size(MAX_HEADER_BYTES)
+            .serve_connection(TokioIo::new(socket), service_fn(respond));
+        // What goes wrong on a connection is its client's alone.
+        let _ = connection.await;
+    };
     let _ = tokio::time::timeout(TIMEOUT, connection).await;
 }
 
-fn respond<B>(request: &Request<B>, source: &Source) -> Response<Full<Bytes>> {
+fn respond<B>(request: &Request<B>, peer: &Peer, source: &Source) -> Response<Full<Bytes>> {
     let (status, kind, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, METRICS_TYPE, source.metrics()),
+        (&Method::GET | &Method::HEAD, "/metrics") => {
+            match source.access.admit_scrape(request.headers(), peer) {
+                Ok(()) => (StatusCode::OK, METRICS_TYPE, source.metrics()),
+                Err(refusal) => (refusal.http_status(), PLAIN_TYPE, format!("{refusal}\n")),
+            }
+        }
         (&Method::GET | &Method::HEAD, "/healthz") => {
             let (status, word) = source.health();
             (status, PLAIN_TYPE, word.to_owned())
@@ -104,6 +110,9 @@ fn respond<B>(request: &Request<B>, source: &Source) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, kind);
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     }

@@ -43,6 +43,15 @@ pub struct ModelInfo {
     pub end_token: Option<u32>,
 }
 
+/// What is known of who asks. By default nobody in particular, who waits as long as it takes.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// Waiting requests of different clients are taken in turn.
+    pub client: Arc<str>,
+    /// When nobody wants more of the text.
+    pub deadline: Option<Instant>,
+}
+
 /// A model ready to generate; a clone is the same one. Dropping the last ends its streams and joins its threads.
 #[derive(Clone)]
 pub struct Model {
@@ -62,15 +71,12 @@ impl Model {
         &self.info
     }
 
-    /// Checks and admits a request; its events come through the stream, until `deadline` at most.
-    pub fn generate(
-        &self,
-        request: GenerateRequest,
-        deadline: Option<Instant>,
-    ) -> Result<EventStream, GenerateError> {
+    /// Checks and admits a request; its events come through the stream, until the caller's deadline at most.
+    pub fn generate(&self, request: GenerateRequest, caller: Caller) -> Result<EventStream, GenerateError> {
         let request = request.validate(&self.info.vocab, self.info.start_token, self.info.end_token)?;
         let (sink, stream) = channel();
-        self.engine.submit(request.until(deadline), Box::new(sink))?;
+        let request = request.until(caller.deadline).of(caller.client);
+        self.engine.submit(request, Box::new(sink))?;
         Ok(stream)
     }
 

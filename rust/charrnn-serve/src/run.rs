@@ -2,13 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use charrnn_core::engine::EngineConfig;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, Notify};
 
+use crate::access::{Access, AccessOptions};
 use crate::error::ServeError;
 use crate::model::{load_model, Model};
 use crate::server::{serve_checked, Listeners};
@@ -38,6 +40,8 @@ pub struct ServeOptions {
     pub engine: EngineConfig,
     /// How long running streams may take to finish once stopped.
     pub drain_timeout: Duration,
+    /// Who is let in.
+    pub access: AccessOptions,
 }
 
 /// Where a server answers, port 0 resolved.
@@ -49,17 +53,28 @@ pub struct Addresses {
     pub metrics: Option<SocketAddr>,
 }
 
-/// Serves until `stop` is sent to or its sender dropped; blocks. Then streams may finish, unless `abort` is sent to.
-/// `on_ready` gets the addresses, once they answer.
+/// What a running server is told from outside.
+pub struct Signals {
+    /// Sent to, or its sender dropped: end, and let running streams finish.
+    pub stop: oneshot::Receiver<()>,
+    /// Sent to: end them at once.
+    pub abort: oneshot::Receiver<()>,
+    /// Read certificates and tokens again.
+    pub reload: Arc<Notify>,
+}
+
+/// Serves until told to stop, and blocks so long. `on_ready` gets the addresses, once they answer.
 pub fn run_server(
     options: &ServeOptions,
     on_ready: impl FnOnce(Addresses),
-    stop: oneshot::Receiver<()>,
-    abort: oneshot::Receiver<()>,
+    signals: Signals,
 ) -> Result<(), ServeError> {
+    let Signals { stop, abort, reload } = signals;
     let runtime = runtime()?;
-    // First, so that a taken port shows before seconds of loading.
-    let listeners = runtime.block_on(bind_all(options))?;
+    // First, so that a wrong file or a taken port shows before seconds of loading.
+    let access = Access::load(options.access.clone())?;
+    let listeners = runtime.block_on(bind_all(options, access.clone()))?;
+    runtime.spawn(reload_when_told(access, reload));
     let models = Models::new(load_models(options)?)?;
     on_ready(addresses(&listeners)?);
     let stopped = async { drop(stop.await) };
@@ -78,13 +93,22 @@ fn runtime() -> Result<Runtime, ServeError> {
     Ok(builder.worker_threads(NUM_IO_THREADS).thread_name("charrnn-io").enable_all().build()?)
 }
 
-async fn bind_all(options: &ServeOptions) -> Result<Listeners, ServeError> {
+async fn reload_when_told(access: Access, told: Arc<Notify>) {
+    loop {
+        told.notified().await;
+        let access = access.clone();
+        // A panic was reported when it happened.
+        let _ = tokio::task::spawn_blocking(move || access.reload()).await;
+    }
+}
+
+async fn bind_all(options: &ServeOptions, access: Access) -> Result<Listeners, ServeError> {
     let grpc = bind(&options.listen).await?;
     let metrics = match &options.metrics {
         Some(address) => Some(bind(address).await?),
         None => None,
     };
-    Ok(Listeners { grpc, metrics })
+    Ok(Listeners { grpc, metrics, access })
 }
 
 fn addresses(listeners: &Listeners) -> Result<Addresses, ServeError> {

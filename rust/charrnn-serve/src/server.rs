@@ -11,13 +11,15 @@ use tokio::task::JoinSet;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderValue, Response};
 use tonic::server::NamedService;
-use tonic::transport::server::TcpIncoming;
 use tonic::transport::Server;
 use tonic_health::server::{HealthReporter, HealthService};
 use tonic_health::ServingStatus;
 use tower::util::MapResponseLayer;
 
+use crate::access::Access;
+use crate::auth::AuthLayer;
 use crate::error::ServeError;
+use crate::incoming::Incoming;
 use crate::metrics::{serve_metrics, Source};
 use crate::model::Model;
 use crate::pb::char_rnn_server::CharRnnServer;
@@ -34,18 +36,20 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long streams that have ended may take to reach their clients. hyper's own wait has no end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where a server answers.
+/// Where a server answers, and whom.
 #[derive(Debug)]
 pub struct Listeners {
     /// gRPC.
     pub grpc: TcpListener,
-    /// Prometheus' metrics and `/healthz`, over plain HTTP.
+    /// Prometheus' metrics and `/healthz`, over HTTP/1.1.
     pub metrics: Option<TcpListener>,
+    /// Of both.
+    pub access: Access,
 }
 
 impl From<TcpListener> for Listeners {
     fn from(grpc: TcpListener) -> Self {
-        Listeners { grpc, metrics: None }
+        Listeners { grpc, metrics: None, access: Access::default() }
     }
 }
 
@@ -76,11 +80,12 @@ pub(crate) async fn serve_checked(
     let (close, closing) = watch::channel(());
     // Sets of one: their tasks end with them, should the caller drop this future.
     let (mut server, mut scraped) = (JoinSet::new(), JoinSet::new());
-    server.spawn(listen(listeners.grpc, Arc::clone(&models), health.service(), closing));
+    let (access, service) = (listeners.access, health.service());
     if let Some(listener) = listeners.metrics {
-        let source = Source { models: Arc::clone(&models), is_serving: Arc::clone(&health.is_serving) };
-        scraped.spawn(serve_metrics(listener, source));
+        let (models, is_serving) = (Arc::clone(&models), Arc::clone(&health.is_serving));
+        scraped.spawn(serve_metrics(listener, Source { models, is_serving, access: access.clone() }));
     }
+    server.spawn(listen(listeners.grpc, access, Arc::clone(&models), service, closing));
     tokio::select! {
         ended = server.join_next() => return flatten(ended),
         () = shutdown => {}
@@ -104,6 +109,7 @@ fn flatten(ended: Ended) -> Result<(), ServeError> {
 
 async fn listen(
     listener: TcpListener,
+    access: Access,
     models: Arc<Models>,
     health: HealthService,
     mut closing: watch::Receiver<()>,
@@ -111,19 +117,19 @@ async fn listen(
     let service = CharRnnService { models, closing: closing.clone() };
     let service = CharRnnServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let health = tonic_health::pb::health_server::HealthServer::new(health);
+    let incoming = Incoming::new(listener, access.tls());
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .layer(MapResponseLayer::new(oversize_is_exhausted))
+        .layer(AuthLayer(access))
         .add_service(service)
         .add_service(health)
         .add_service(reflection().build_v1().expect("committed descriptors decode"))
         .add_service(reflection().build_v1alpha().expect("committed descriptors decode"))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
-            drop(closing.changed().await)
-        })
+        .serve_with_incoming_shutdown(incoming, async move { drop(closing.changed().await) })
         .await
 }
 

@@ -15,9 +15,11 @@ use tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::access::Client;
+use crate::clients::Seat;
 use crate::error::ServeError;
 use crate::many::{Call, ManyStream};
-use crate::model::{Model, ModelInfo};
+use crate::model::{Caller, Model, ModelInfo};
 use crate::pb;
 use crate::stats::to_pb_stats;
 use crate::status::Refusal;
@@ -80,16 +82,15 @@ impl pb::char_rnn_server::CharRnn for CharRnnService {
         &self,
         request: Request<pb::GenerateRequest>,
     ) -> Result<Response<ResponseStream>, Status> {
-        let deadline = deadline(request.metadata());
-        Ok(Response::new(begin(&self.models, request.into_inner(), deadline).await?))
+        let origin = Origin::of(&request);
+        Ok(Response::new(begin(&self.models, request.into_inner(), origin).await?))
     }
 
     async fn generate_many(
         &self,
         request: Request<Streaming<pb::GenerateRequest>>,
     ) -> Result<Response<ManyStream>, Status> {
-        let deadline = deadline(request.metadata());
-        let call = Call::new(Arc::clone(&self.models), deadline, self.closing.clone());
+        let call = Call::new(Arc::clone(&self.models), Origin::of(&request), self.closing.clone());
         Ok(Response::new(call.start(request.into_inner())))
     }
 
@@ -117,11 +118,11 @@ impl pb::char_rnn_server::CharRnn for CharRnnService {
 pub(crate) async fn begin(
     models: &Arc<Models>,
     request: pb::GenerateRequest,
-    deadline: Option<Instant>,
+    origin: Origin,
 ) -> Result<ResponseStream, Refusal> {
     let has_regex = request.sampling.as_ref().is_some_and(|sampling| sampling.regex.is_some());
     let models = Arc::clone(models);
-    let start = move || start(&models, request, deadline);
+    let start = move || start(&models, request, origin);
     // Compiling an expression takes milliseconds, in which this thread serves everyone else.
     match has_regex {
         true => tokio::task::spawn_blocking(start)
@@ -134,12 +135,31 @@ pub(crate) async fn begin(
 fn start(
     models: &Models,
     mut request: pb::GenerateRequest,
-    deadline: Option<Instant>,
+    origin: Origin,
 ) -> Result<ResponseStream, Refusal> {
     let model = models.find(&request.model)?;
+    let seat = origin.client.enter()?;
     let request_id = std::mem::take(&mut request.request_id);
-    let events = model.generate(to_core(request), deadline).map_err(Refusal::from)?;
-    Ok(ResponseStream { request_id, model: model.info().name.clone(), events })
+    let events = model.generate(to_core(request), origin.caller()).map_err(Refusal::from)?;
+    Ok(ResponseStream { request_id, model: model.info().name.clone(), events, _seat: seat })
+}
+
+/// Where a request is from, and until when it is wanted.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    client: Client,
+    deadline: Option<Instant>,
+}
+
+impl Origin {
+    pub(crate) fn of<T>(request: &Request<T>) -> Self {
+        let client = request.extensions().get::<Client>().cloned().unwrap_or_default();
+        Origin { client, deadline: deadline(request.metadata()) }
+    }
+
+    fn caller(&self) -> Caller {
+        Caller { client: self.client.name(), deadline: self.deadline }
+    }
 }
 
 /// When the caller stops waiting. The transport keeps a deadline for the head of an answer only.
@@ -166,6 +186,7 @@ pub(crate) struct ResponseStream {
     request_id: String,
     model: String,
     events: EventStream,
+    _seat: Seat,
 }
 
 impl Stream for ResponseStream {

@@ -7,6 +7,7 @@ use charrnn_core::engine::SubmitError;
 use charrnn_core::error::RequestError;
 use charrnn_core::event::StreamError;
 use charrnn_core::limits;
+use tonic::codegen::http::StatusCode;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -14,7 +15,7 @@ use crate::error::GenerateError;
 
 /// Of the reasons in a google.rpc.ErrorInfo.
 const DOMAIN: &str = "charrnn";
-/// Until a place in a full queue may be free: texts end many times a second.
+/// Until there may be room again: texts end many times a second, and a failure is forgiven in one.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// A name that a client made up is shown escaped and no longer than this.
 const MAX_NAME_CHARS: usize = 64;
@@ -40,6 +41,16 @@ pub(crate) enum Refusal {
     TooManyTexts { max: usize },
     #[error("cancelled by the client")]
     Cancelled,
+    #[error("no token; send one as the header authorization: Bearer TOKEN")]
+    NoToken,
+    #[error("the token is not known here")]
+    WrongToken,
+    #[error("no client certificate")]
+    NoCertificate,
+    #[error("too many requests from this address had no known token; wait a second")]
+    TooManyFailures,
+    #[error("this client has {max} texts under way, and max_streams_per_client is {max}; let one end first")]
+    ClientFull { max: usize },
 }
 
 impl Refusal {
@@ -60,6 +71,8 @@ impl Refusal {
             Refusal::TooManyTexts { .. } => Code::ResourceExhausted,
             Refusal::Cancelled => Code::Cancelled,
             Refusal::UnknownModel { .. } => Code::NotFound,
+            Refusal::NoToken | Refusal::WrongToken | Refusal::NoCertificate => Code::Unauthenticated,
+            Refusal::TooManyFailures | Refusal::ClientFull { .. } => Code::ResourceExhausted,
             Refusal::Submit(SubmitError::QueueFull { .. }) => Code::ResourceExhausted,
             Refusal::Submit(SubmitError::Stopping) => Code::Unavailable,
             Refusal::Stream(StreamError::Stopping) => Code::Unavailable,
@@ -79,10 +92,25 @@ impl Refusal {
             Refusal::Cancelled => "CANCELLED",
             Refusal::NoModelNamed { .. } => "NO_MODEL_NAMED",
             Refusal::UnknownModel { .. } => "UNKNOWN_MODEL",
+            Refusal::NoToken => "NO_TOKEN",
+            Refusal::WrongToken => "WRONG_TOKEN",
+            Refusal::NoCertificate => "NO_CERTIFICATE",
+            Refusal::TooManyFailures => "TOO_MANY_FAILURES",
+            Refusal::ClientFull { .. } => "CLIENT_FULL",
             Refusal::Submit(SubmitError::QueueFull { .. }) => "QUEUE_FULL",
             Refusal::Submit(SubmitError::Stopping) | Refusal::Stream(StreamError::Stopping) => "STOPPING",
             Refusal::Stream(StreamError::Model(_)) => "MODEL_FAILED",
             Refusal::Stream(StreamError::Stalled(_)) => "READER_STALLED",
+        }
+    }
+}
+
+impl Refusal {
+    /// The same for HTTP, of which only access is refused.
+    pub(crate) fn http_status(&self) -> StatusCode {
+        match self.code() {
+            Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+            _ => StatusCode::UNAUTHORIZED,
         }
     }
 }
@@ -127,7 +155,9 @@ impl From<Refusal> for Status {
             Refusal::Request(error) => {
                 details.add_bad_request_violation(field(error), message.as_str());
             }
-            Refusal::Submit(SubmitError::QueueFull { .. }) => {
+            Refusal::Submit(SubmitError::QueueFull { .. })
+            | Refusal::TooManyFailures
+            | Refusal::ClientFull { .. } => {
                 details.set_retry_info(Some(RETRY_DELAY));
             }
             _ => {}

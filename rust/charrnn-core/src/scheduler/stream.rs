@@ -3,6 +3,7 @@
 //! Knows nothing of the other streams or of rows; the state of its model lives elsewhere.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::event::{Event, FinishReason, Finished, SendError, Sink, Started, StreamError, Timing};
@@ -128,6 +129,11 @@ impl Stream {
         self.ticket.start();
         self.times.first_step = Some(now);
         self.ticket.streams().queue.add_time(now.saturating_duration_since(self.times.accepted));
+    }
+
+    /// Whose it is.
+    pub(crate) fn client(&self) -> &Arc<str> {
+        self.request.client()
     }
 
     /// A step was run for it among `batch` rows.

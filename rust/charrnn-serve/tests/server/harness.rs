@@ -13,7 +13,7 @@ use charrnn_serve::pb::char_rnn_client::CharRnnClient;
 use charrnn_serve::pb::generate_request::Start;
 use charrnn_serve::pb::generate_response::Event;
 use charrnn_serve::pb::{Chunk, GenerateRequest, GenerateResponse, Sampling, Stopping};
-use charrnn_serve::{serve, Listeners, Model, ModelInfo, ServeError};
+use charrnn_serve::{serve, Access, Listeners, Model, ModelInfo, ServeError};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -122,9 +122,13 @@ pub(crate) struct TestServer {
 
 impl TestServer {
     pub(crate) async fn start(models: Vec<Model>, drain_timeout: Duration) -> Self {
+        Self::start_with(Access::default(), models, drain_timeout).await
+    }
+
+    pub(crate) async fn start_with(access: Access, models: Vec<Model>, drain_timeout: Duration) -> Self {
         let (grpc, address) = bind().await;
         let (metrics, metrics_address) = bind().await;
-        let listeners = Listeners { grpc, metrics: Some(metrics) };
+        let listeners = Listeners { grpc, metrics: Some(metrics), access };
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(serve(listeners, models, async { drop(stopped.await) }, drain_timeout));
         TestServer { address: format!("http://{address}"), metrics: metrics_address, stop, ended }

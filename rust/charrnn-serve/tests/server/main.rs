@@ -1,5 +1,6 @@
 //! The server over real sockets, with a model that needs neither weights nor ONNX Runtime.
 
+mod access;
 mod cancel;
 mod deadline;
 mod failure;

@@ -1,0 +1,104 @@
+//! `Access`: whose connections are taken and whose requests are answered, and how many of one client's at once.
+//!
+//! Put together from `tls`, `auth` and `clients`; read again while serving.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tonic::codegen::http::{Extensions, HeaderMap};
+
+use crate::auth::Tokens;
+use crate::clients::{Clients, Seat};
+use crate::incoming::Peer;
+use crate::secrets::FileError;
+use crate::status::Refusal;
+use crate::tell::tell;
+use crate::tls::{Tls, TlsFiles};
+
+/// What `Access::load` needs to know.
+#[derive(Clone, Debug, Default)]
+pub struct AccessOptions {
+    /// Encrypt; absent means not.
+    pub tls: Option<TlsFiles>,
+    /// A file of tokens, one of which every request has to bring.
+    pub token_file: Option<PathBuf>,
+    /// Texts that one client may have under way.
+    pub max_streams_per_client: Option<usize>,
+}
+
+/// Who is let in. By default everybody, with as many texts as they like.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    tls: Option<Arc<Tls>>,
+    tokens: Option<Arc<Tokens>>,
+    clients: Arc<Clients>,
+}
+
+/// Whose requests share one cap and take turns with those of others.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Client {
+    name: Arc<str>,
+    clients: Arc<Clients>,
+}
+
+impl Client {
+    pub(crate) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
+    /// A place for one text more, at once or not at all.
+    pub(crate) fn enter(&self) -> Result<Seat, Refusal> {
+        self.clients.enter(&self.name)
+    }
+}
+
+impl Access {
+    /// Reads the files.
+    pub fn load(options: AccessOptions) -> Result<Self, FileError> {
+        Ok(Access {
+            tls: options.tls.map(Tls::load).transpose()?.map(Arc::new),
+            tokens: options.token_file.map(Tokens::load).transpose()?.map(Arc::new),
+            clients: Arc::new(Clients::new(options.max_streams_per_client)),
+        })
+    }
+
+    /// Reads the files again. What is wrong now stays as it was; either way a line says so.
+    pub fn reload(&self) {
+        if let Some(tls) = &self.tls {
+            tell_reloaded("tls: certificates", "new connections use them", tls.reload());
+        }
+        if let Some(tokens) = &self.tokens {
+            tell_reloaded("auth: tokens", "they hold from now on", tokens.reload());
+        }
+    }
+
+    pub(crate) fn tls(&self) -> Option<Arc<Tls>> {
+        self.tls.clone()
+    }
+
+    /// Whose request this is: of the token's name, else of whom its certificate is about, else of where it is from.
+    pub(crate) fn admit(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Client, Refusal> {
+        let peer = extensions.get::<Peer>();
+        let name = match &self.tokens {
+            Some(tokens) => tokens.check(headers, peer.map(|peer| peer.address.ip()))?,
+            None => peer.map(Peer::name).unwrap_or_default(),
+        };
+        Ok(Client { name, clients: Arc::clone(&self.clients) })
+    }
+
+    /// The same for what a connection needs no certificate for.
+    pub(crate) fn admit_scrape(&self, headers: &HeaderMap, peer: &Peer) -> Result<(), Refusal> {
+        match (&self.tls, &self.tokens) {
+            (Some(tls), _) if tls.asks_clients() && peer.subject.is_none() => Err(Refusal::NoCertificate),
+            (_, Some(tokens)) => tokens.check(headers, Some(peer.address.ip())).map(drop),
+            (_, None) => Ok(()),
+        }
+    }
+}
+
+fn tell_reloaded(what: &str, then: &str, reloaded: Result<(), FileError>) {
+    match reloaded {
+        Ok(()) => tell(format_args!("{what} were read again; {then}")),
+        Err(error) => tell(format_args!("{what} stay as they were: {error}")),
+    }
+}
