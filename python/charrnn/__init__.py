@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from charrnn.engine import Engine
     from charrnn.errors import CharrnnError
     from charrnn.sampler import SampleOutput, Sampler, SamplingParams
+    from charrnn.score import Score
     from charrnn.server import serve
     from charrnn.stream import Chunk, Finished, Stream
     from charrnn.vocab import Vocab
@@ -35,6 +36,7 @@ __all__ = [
     "SampleOutput",
     "Sampler",
     "SamplingParams",
+    "Score",
     "Stream",
     "Vocab",
     "__version__",
@@ -53,6 +55,7 @@ _HOMES = {
     "SampleOutput": "sampler",
     "Sampler": "sampler",
     "SamplingParams": "sampler",
+    "Score": "score",
     "Stream": "stream",
     "Vocab": "vocab",
     "serve": "server",

@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 Started: TypeAlias = tuple[Literal["started"], int, int]
-Chunk: TypeAlias = tuple[Literal["chunk"], str, int, int]
+Symbols: TypeAlias = tuple[list[int], list[float], list[list[tuple[int, float]]]]
+Chunk: TypeAlias = tuple[Literal["chunk"], str, int, int, Symbols | None]
+Scored: TypeAlias = tuple[Literal["scored"], int, float, Symbols | None]
 Timing: TypeAlias = tuple[int, int, int, int, float]
 Finished: TypeAlias = tuple[
     Literal["finished"], Literal["length", "stop", "match", "end", "deadline"], str | None, int, Timing
@@ -134,7 +136,7 @@ class ArithmeticDecoder:
     def decode(self, logits: Any) -> int: ...
 
 class EventStream:
-    def next(self) -> Started | Chunk | Finished | None: ...
+    def next(self) -> Started | Chunk | Finished | Scored | None: ...
     def close(self) -> None: ...
 
 class Engine:
@@ -158,6 +160,18 @@ class Engine:
         sample_index: int = 0,
         chunk_chars: int | None = None,
         max_chunk_delay_ms: int | None = None,
+        ids: bool = False,
+        logprobs: bool = False,
+        top_logprobs: int | None = None,
+        echo_prompt: bool = False,
+    ) -> EventStream: ...
+    def score(
+        self,
+        *,
+        text: str | Iterable[int],
+        prompt: str,
+        per_symbol: bool,
+        top_logprobs: int | None = None,
     ) -> EventStream: ...
     def close(self) -> None: ...
 

@@ -17,13 +17,14 @@ import grpc.aio
 from charrnn._pb import charrnn_pb2 as pb
 from charrnn.access import Access, ConnectionFields
 from charrnn.addresses import check_address
-from charrnn.calls import GenerateFields, Settings, request_of
+from charrnn.calls import GenerateFields, ScoreFields, Settings, request_of
 from charrnn.channels import Channels
 from charrnn.errors import CharrnnError, ServerError
 from charrnn.resuming import Progress
 from charrnn.sampler import SamplingParams
+from charrnn.score import Score
 from charrnn.stream import Chunk, Event, Finished, Started
-from charrnn.wire import Model, method, to_model
+from charrnn.wire import Model, method, to_model, to_score, to_score_request
 
 __all__ = ["AsyncClient", "AsyncStream"]
 
@@ -82,6 +83,21 @@ class AsyncClient:
         """
         response: pb.ListModelsResponse = await self._call("ListModels", pb.ListModelsRequest())
         return [to_model(model) for model in response.models]
+
+    async def score(self, text: str | Sequence[int], **fields: Unpack[ScoreFields]) -> Score:
+        """How likely a text is; the model reads it and draws nothing.
+
+        Args:
+            text: at least one character, or token ids.
+            fields: ``prompt``, ``per_symbol``, ``top_logprobs``, ``model``: see
+                ``charrnn.calls.ScoreFields``.
+
+        Raises:
+            RequestError: an unknown model or character, a text that is empty or too long.
+            ServerBusyError, ServerUnavailableError, ServerError: no score.
+        """
+        response: pb.ScoreResponse = await self._call("Score", to_score_request(text, **fields))
+        return to_score(response)
 
     async def close(self) -> None:
         """Close the connections; texts that are not complete end with a ``ServerError``."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 import grpc
 
@@ -68,13 +68,19 @@ class GenerateFields(SamplingFields, total=False):
     ``model``: its name; may be left out when the server holds one. ``sample_index``: which of several samples
     of one prompt and seed. ``chunk_chars``: characters a chunk holds before it is sent, whatever its
     age; default 256. ``max_chunk_delay_ms``: longest wait of a character for its chunk; absent, 10 ms and
-    more under load.
+    more under load. ``ids``: chunks tell the token ids of their characters. ``logprobs``: and how likely each
+    was, natural logarithms in the model's own distribution. ``top_logprobs``: and so many of the most likely
+    in its place, at most 20. ``echo``: the prompt comes first, as a part of the text.
     """
 
     model: str
     sample_index: int
     chunk_chars: int | None
     max_chunk_delay_ms: int | None
+    ids: bool
+    logprobs: bool
+    top_logprobs: int | None
+    echo: bool
 
 
 class Asked(GenerateFields, total=False):
@@ -83,7 +89,25 @@ class Asked(GenerateFields, total=False):
     prompt: str
 
 
-_OUTPUT = ("chunk_chars", "max_chunk_delay_ms")
+class ScoreFields(TypedDict, total=False):
+    """What ``score`` takes by keyword.
+
+    ``model``: its name; may be left out when the server holds one. ``prompt``: what the model reads first,
+    not scored; without it the first character is predicted from the model's start symbol. ``per_symbol``:
+    tell each symbol's id and log-probability, too. ``top_logprobs``: and so many of the most likely in its
+    place, at most 20.
+    """
+
+    model: str
+    prompt: str
+    per_symbol: bool
+    top_logprobs: int | None
+
+
+# As they are called on the wire.
+_OUTPUT = {
+    name: name for name in ("chunk_chars", "max_chunk_delay_ms", "ids", "logprobs", "top_logprobs")
+} | {"echo": "echo_prompt"}
 
 
 @dataclass(frozen=True)
@@ -118,6 +142,8 @@ class Settings:
             *self.access.options(self.address),
             # Without it, channels to one address share one connection.
             ("grpc.use_local_subchannel_pool", 1),
+            # A score that tells 20 of the most likely symbols for each of 65,536; the default is 4 MB.
+            ("grpc.max_receive_message_length", 32 << 20),
             # The default grows to two minutes, in which a server that is back is not tried.
             ("grpc.max_reconnect_backoff_ms", 1000),
             ("grpc.keepalive_time_ms", 30_000),
@@ -169,7 +195,7 @@ def request_of(prompt: str, params: SamplingParams | None, fields: GenerateField
     """
     given: dict[str, Any] = dict(fields)
     model, index = given.pop("model", ""), given.pop("sample_index", 0)
-    output = {name: given.pop(name, None) for name in _OUTPUT}
+    output = {wire: given.pop(name, None) for name, wire in _OUTPUT.items()}
     sampling = to_fields(params, cast(SamplingFields, given)) | ({"sample_index": index} if index else {})
     return to_request(prompt, model, sampling, output)
 

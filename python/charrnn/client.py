@@ -15,14 +15,15 @@ import grpc
 from charrnn._pb import charrnn_pb2 as pb
 from charrnn.access import Access, ConnectionFields
 from charrnn.addresses import check_address
-from charrnn.calls import Asked, GenerateFields, Settings, one_of_many, refusal, request_of
+from charrnn.calls import Asked, GenerateFields, ScoreFields, Settings, one_of_many, refusal, request_of
 from charrnn.channels import Channels
 from charrnn.errors import CharrnnError
 from charrnn.many import Call
 from charrnn.resuming import Progress, Text
 from charrnn.sampler import SamplingParams
+from charrnn.score import Score
 from charrnn.stream import Event, Finished, Stream
-from charrnn.wire import Model, method, to_event, to_model
+from charrnn.wire import Model, method, to_event, to_model, to_score, to_score_request
 
 __all__ = ["Client", "Model"]
 
@@ -83,8 +84,8 @@ class Client:
         Args:
             prompt: what the model reads first; not part of the text.
             params: or its fields as keywords: ``temperature``, ``seed``, ``max_tokens``, ``stop``...
-            fields: ``model``, ``sample_index``, ``chunk_chars``, ``max_chunk_delay_ms``: see
-                ``charrnn.calls.GenerateFields``.
+            fields: ``model``, ``sample_index``, ``chunk_chars``, ``max_chunk_delay_ms``, ``ids``,
+                ``logprobs``, ``top_logprobs``, ``echo``: see ``charrnn.calls.GenerateFields``.
 
         Raises:
             RequestError: a parameter out of its limits; on reading also an unknown model or character.
@@ -142,6 +143,21 @@ class Client:
         """
         response: pb.ListModelsResponse = self._call("ListModels", pb.ListModelsRequest())
         return [to_model(model) for model in response.models]
+
+    def score(self, text: str | Sequence[int], **fields: Unpack[ScoreFields]) -> Score:
+        """How likely a text is; the model reads it and draws nothing.
+
+        Args:
+            text: at least one character, or token ids.
+            fields: ``prompt``, ``per_symbol``, ``top_logprobs``, ``model``: see
+                ``charrnn.calls.ScoreFields``.
+
+        Raises:
+            RequestError: an unknown model or character, a text that is empty or too long.
+            ServerBusyError, ServerUnavailableError, ServerError: no score.
+        """
+        response: pb.ScoreResponse = self._call("Score", to_score_request(text, **fields))
+        return to_score(response)
 
     def close(self) -> None:
         """Close the connections; texts that are not complete end with a ``ServerError``."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,8 @@ from charrnn import _native
 from charrnn.bundle import Bundle
 from charrnn.errors import CharrnnError
 from charrnn.sampler import SamplingFields, SamplingParams, refusing_overflow, resolve
-from charrnn.stream import Chunk, Event, Finished, Started, Stream, Timing
+from charrnn.score import Score
+from charrnn.stream import Chunk, Event, Finished, Started, Stream, Timing, Top
 
 # The providers beside it are called libonnxruntime_providers_*.
 LIBRARY_PATTERNS = ("libonnxruntime.so*", "libonnxruntime.*dylib", "onnxruntime.dll")
@@ -85,6 +86,10 @@ class Engine:
         sample_index: int = 0,
         chunk_chars: int | None = None,
         max_chunk_delay_ms: int | None = None,
+        ids: bool = False,
+        logprobs: bool = False,
+        top_logprobs: int | None = None,
+        echo: bool = False,
         **sampling: Unpack[SamplingFields],
     ) -> Stream:
         """Start one text; it is made as it is read, and a little ahead.
@@ -95,6 +100,10 @@ class Engine:
             sample_index: which of several samples of one prompt and seed.
             chunk_chars: characters a chunk holds before it is handed over, whatever its age; default 256.
             max_chunk_delay_ms: longest wait of a character for its chunk; absent, 10 ms and more under load.
+            ids: chunks tell the token ids of their characters.
+            logprobs: and how likely each was: natural logarithms, in the model's own distribution.
+            top_logprobs: and so many of the most likely in its place, at most 20.
+            echo: the prompt comes first, as a part of the text.
 
         Raises:
             RequestError: a parameter out of its limits, or a prompt with unknown characters.
@@ -108,9 +117,43 @@ class Engine:
                 sample_index=sample_index,
                 chunk_chars=chunk_chars,
                 max_chunk_delay_ms=max_chunk_delay_ms,
+                ids=ids,
+                logprobs=logprobs,
+                top_logprobs=top_logprobs,
+                echo_prompt=echo,
             )
         # A stream keeps its engine: dropping the last reference to one ends its texts.
         return Stream(_events(stream, native.model["name"]), partial(_cancel, stream, native))
+
+    def score(
+        self,
+        text: str | Sequence[int],
+        *,
+        prompt: str = "",
+        per_symbol: bool = False,
+        top_logprobs: int | None = None,
+    ) -> Score:
+        """How likely a text is; the model reads it and draws nothing.
+
+        Args:
+            text: at least one character, or token ids.
+            prompt: what the model reads first; not scored. Without it the first character is predicted from
+                the model's start symbol.
+            per_symbol: tell each symbol's id and log-probability, too.
+            top_logprobs: and so many of the most likely in its place, at most 20.
+
+        Raises:
+            RequestError: an unknown character, a text that is empty or too long.
+            ServerBusyError: too many texts are waiting.
+        """
+        native = self._live()
+        with refusing_overflow():
+            stream = native.score(text=text, prompt=prompt, per_symbol=per_symbol, top_logprobs=top_logprobs)
+        while (event := stream.next()) is not None:
+            if event[0] == "scored":
+                _, num_symbols, nats, symbols = event
+                return Score(native.model["name"], num_symbols, nats, *_symbols(symbols))
+        raise CharrnnError("the text was not scored")
 
     def close(self) -> None:
         """End every text and the worker threads."""
@@ -143,10 +186,19 @@ def _events(native: _native.EventStream, model: str) -> Iterator[Event]:
         match event:
             case ("started", seed, num_prompt_tokens):
                 yield Started(model, seed, num_prompt_tokens)
-            case ("chunk", text, num_chars, offset):
-                yield Chunk(text, offset, num_chars)
+            case ("chunk", text, num_chars, offset, symbols):
+                yield Chunk(text, offset, num_chars, *_symbols(symbols))
             case ("finished", reason, matched_stop, num_chars, timing):
                 yield Finished(reason, matched_stop, num_chars, _timing(timing))
+
+
+def _symbols(
+    told: _native.Symbols | None,
+) -> tuple[tuple[int, ...], tuple[float, ...], tuple[Top, ...]]:
+    if told is None:
+        return (), (), ()
+    ids, logprobs, top = told
+    return tuple(ids), tuple(logprobs), tuple(map(tuple, top))
 
 
 def _timing(timing: _native.Timing) -> Timing:

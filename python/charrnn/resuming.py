@@ -48,8 +48,8 @@ class Progress:
         self.request, self._resume_s = request, resume_s
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._started: Started | None = None
-        self._num_chars, self._hash = 0, hashlib.blake2b()
-        self._num_known, self._replayed = 0, hashlib.blake2b()
+        self._num_chars, self._num_symbols, self._hash = 0, 0, hashlib.blake2b()
+        self._num_known, self._num_symbols_known, self._replayed = 0, 0, hashlib.blake2b()
         self._give_up_at, self._pause = 0.0, 0.0
 
     @property
@@ -95,6 +95,7 @@ class Progress:
         self.request.sampling.seed = self._started.seed
         self.request.model = self._started.model
         self._num_known, self._replayed = self._num_chars, hashlib.blake2b()
+        self._num_symbols_known = self._num_symbols
 
     def _new_part(self, chunk: Chunk) -> Chunk | None:
         """What of a chunk was not read before; checks what was, once all of it has come again."""
@@ -106,12 +107,17 @@ class Progress:
             self._replayed.digest() != self._hash.digest()
         ):
             raise ServerError(OTHER_TEXT)
+        # Counted, not computed: a character may be several bytes, and U+FFFD one to three.
+        num_symbols = min(len(chunk.ids), self._num_symbols_known)
+        self._num_symbols_known -= num_symbols
         text = chunk.text[len(known) :]
         if not text:
             return None
+        ids, logprobs, top = chunk.ids[num_symbols:], chunk.logprobs[num_symbols:], chunk.top[num_symbols:]
         self._hash.update(text.encode())
         self._num_chars += len(text)
-        return Chunk(text, chunk.offset + len(known), len(text))
+        self._num_symbols += len(ids)
+        return Chunk(text, chunk.offset + len(known), len(text), ids, logprobs, top)
 
 
 class Text:

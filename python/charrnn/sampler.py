@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ __all__ = ["SampleOutput", "Sampler", "SamplingFields", "SamplingParams", "refus
 
 
 class SamplingFields(TypedDict, total=False):
-    """What ``SamplingParams`` takes, for calls that take the same keywords."""
+    """What ``SamplingParams`` takes of a text, for calls that take the same keywords."""
 
     temperature: float
     top_k: int
@@ -37,8 +37,6 @@ class SamplingFields(TypedDict, total=False):
     regex: str | None
     utf8: bool
     seed: int | None
-    logprobs: int | None
-    logprobs_mode: Literal["raw", "processed"]
     max_tokens: int
     min_tokens: int
     stop: Sequence[str]
@@ -55,14 +53,16 @@ def resolve(params: SamplingParams | None, given: SamplingFields) -> SamplingPar
 
     Raises:
         TypeError: both were given, or an unknown keyword.
-        RequestError: a value out of its limits, or ``logprobs``.
+        RequestError: a value out of its limits, or ``params.logprobs``, which are for ``Sampler.sample``.
     """
     if params is not None and given:
         raise TypeError(f"give either params or {', '.join(given)}, not both")
     with refusing_overflow():
         params = params or SamplingParams(**given)
     if params.logprobs is not None:
-        raise RequestError("logprobs are told by Sampler.sample; a text does not carry them")
+        raise RequestError(
+            "params have logprobs, which are for Sampler.sample: give a text's call logprobs=True"
+        )
     return params
 
 

@@ -27,13 +27,24 @@ class Started:
     num_prompt_tokens: int
 
 
+Top = tuple[tuple[int, float], ...]
+"""The most likely symbols in one place, the likeliest first: token ids with their log-probabilities."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of the text: ``num_chars`` whole characters, after ``offset`` characters of the text."""
+    """A piece of the text: ``num_chars`` whole characters, after ``offset`` characters of the text.
+
+    If they were asked for, ``ids`` are the symbols of these characters and of no others; ``logprobs`` has for
+    each the natural logarithm of its probability in the model's own distribution, ``top`` the most likely.
+    """
 
     text: str
     offset: int
     num_chars: int
+    ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    top: tuple[Top, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,15 @@ Knows protobuf messages, not how they travel.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from charrnn._pb import charrnn_pb2 as pb
 from charrnn.errors import RequestError, ServerError
 from charrnn.sampler import SamplingFields, SamplingParams, resolve
-from charrnn.stream import Chunk, Event, Finished, FinishReason, Started, Timing
+from charrnn.score import Score
+from charrnn.stream import Chunk, Event, Finished, FinishReason, Started, Timing, Top
 from charrnn.vocab import Unit, Vocab
 
 _STOPPING = ("max_tokens", "min_tokens", "stop", "include_stop")
@@ -55,12 +57,12 @@ def to_fields(params: SamplingParams | None, given: SamplingFields) -> dict[str,
     """What goes on the wire: all of ``params``, or the keywords given; checked before it is sent."""
     checked = resolve(params, given)
     names = SamplingFields.__annotations__ if params is not None else given
-    values = {name: getattr(checked, name) for name in names if name != "logprobs_mode"}
+    values = {name: getattr(checked, name) for name in names}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def to_request(
-    prompt: str, model: str, fields: dict[str, Any], output: dict[str, int | None]
+    prompt: str, model: str, fields: dict[str, Any], output: Mapping[str, int | None]
 ) -> pb.GenerateRequest:
     """A request for one text.
 
@@ -70,14 +72,17 @@ def to_request(
     stopping = {name: fields.pop(name) for name in _STOPPING if name in fields}
     if "allowed" in fields:
         fields["allowed"] = pb.TokenIds(ids=fields["allowed"])
-    output = {name: value for name, value in output.items() if value is not None}
+    # A switch that is off is the default, and 0 is a number.
+    asked: dict[str, Any] = {
+        name: value for name, value in output.items() if value is not None and value is not False
+    }
     try:
         return pb.GenerateRequest(
             model=model,
             prompt=prompt,
             sampling=pb.Sampling(**fields) if fields else None,
             stopping=pb.Stopping(**stopping) if stopping else None,
-            output=pb.Output(**output) if output else None,
+            output=pb.Output(**asked) if asked else None,
         )
     except ValueError as error:  # a number that its field cannot hold, or text that is not Unicode
         raise RequestError(f"the request cannot be sent: {error}") from error
@@ -90,10 +95,50 @@ def to_event(response: pb.GenerateResponse) -> Event | None:
             started = response.started
             return Started(started.model, started.seed, started.prompt_chars)
         case "chunk":
-            return Chunk(response.chunk.text, response.chunk.offset, response.chunk.n)
+            return _chunk(response.chunk)
         case "finished":
             return _finished(response.finished)
     return None  # an event of a later version of the service
+
+
+def _chunk(chunk: pb.Chunk) -> Chunk:
+    if not chunk.ids:  # then it tells nothing more, and reading fields costs more than all the rest
+        return Chunk(chunk.text, chunk.offset, chunk.n)
+    ids, logprobs = tuple(chunk.ids), tuple(chunk.logprobs)
+    return Chunk(chunk.text, chunk.offset, chunk.n, ids, logprobs, _tops(chunk.top))
+
+
+def _tops(tops: Iterable[pb.TopLogprobs]) -> tuple[Top, ...]:
+    return tuple(tuple(zip(top.ids, top.logprobs, strict=True)) for top in tops)
+
+
+def to_score_request(text: str | Sequence[int], **fields: Any) -> pb.ScoreRequest:
+    """A request for the score of one text.
+
+    Raises:
+        RequestError: a value that no message can hold, or a field that there is not.
+    """
+    try:
+        request = pb.ScoreRequest(**fields)
+        if isinstance(text, str):
+            request.text = text
+        else:
+            request.ids.ids.extend(text)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"the request cannot be sent: {error}") from error
+    return request
+
+
+def to_score(response: pb.ScoreResponse) -> Score:
+    """What the server says of a text."""
+    return Score(
+        model=response.model,
+        num_symbols=response.num_symbols,
+        nats=response.nats,
+        ids=tuple(response.ids),
+        logprobs=tuple(response.logprobs),
+        top=_tops(response.top),
+    )
 
 
 def _finished(finished: pb.Finished) -> Finished:

@@ -102,6 +102,21 @@ def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_json_tells_of_symbols_where_it_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    told = Chunk("a", 0, 1, (7,), (-0.5,), (((7, -0.5), (2, -1.5)),))
+    JsonLines().write(Stream(iter([Started("m", 5, 0), told]), lambda: None), 0)
+    assert json.loads(capsys.readouterr().out.splitlines()[1]) == {
+        "event": "chunk",
+        "index": 0,
+        "text": "a",
+        "offset": 0,
+        "num_chars": 1,
+        "ids": [7],
+        "logprobs": [-0.5],
+        "top": [[[7, -0.5], [2, -1.5]]],
+    }
+
+
 def test_several_texts_share_the_seed_and_differ_in_their_index(capsys: pytest.CaptureFixture[str]) -> None:
     asked: list[dict[str, object]] = []
 
@@ -110,7 +125,7 @@ def test_several_texts_share_the_seed_and_differ_in_their_index(capsys: pytest.C
         seed = arguments["seed"]
         return _stream("a", seed=2**64 - 1 if seed is None else int(str(seed)))
 
-    options = TextOptions("p", {"seed": None, "top_k": 4}, num_texts=3, chunk_chars=2, json=False, raw=False)
+    options = TextOptions("p", {"seed": None, "top_k": 4}, 3, {"chunk_chars": 2}, json=False, raw=False)
     print_texts(start, options)
     shared = {"prompt": "p", "top_k": 4, "chunk_chars": 2}
     seeds = [None, 2**64 - 1, 2**64 - 1]

@@ -116,6 +116,14 @@ def test_the_seed_can_be_asked_for_after_the_end() -> None:
         ({"stop": ["a", "b"]}, pb.GenerateRequest(prompt="", stopping={"stop": ["a", "b"]})),
         ({"chunk_chars": 1}, pb.GenerateRequest(prompt="", output={"chunk_chars": 1})),
         ({"max_chunk_delay_ms": 0}, pb.GenerateRequest(prompt="", output={"max_chunk_delay_ms": 0})),
+        (
+            {"ids": True, "echo": True},
+            pb.GenerateRequest(prompt="", output={"ids": True, "echo_prompt": True}),
+        ),
+        (
+            {"logprobs": True, "top_logprobs": 0},
+            pb.GenerateRequest(prompt="", output={"logprobs": True, "top_logprobs": 0}),
+        ),
     ],
 )
 def test_only_what_is_given_goes_on_the_wire(arguments: dict[str, Any], expected: pb.GenerateRequest) -> None:
@@ -151,6 +159,8 @@ def test_params_and_keywords_exclude_each_other() -> None:
         {"chunk_chars": -1},
         {"max_chunk_delay_ms": 2**32},
         {"prompt": "\ud800"},
+        {"top_logprobs": -1},
+        {"params": SamplingParams(logprobs=1)},
     ],
 )
 def test_what_cannot_be_served_is_refused_before_it_is_sent(arguments: dict[str, Any]) -> None:

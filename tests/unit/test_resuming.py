@@ -62,6 +62,42 @@ def test_a_reader_notices_nothing(breaks: list[int]) -> None:
     assert {(request.prompt, request.model) for request in requests[1:]} <= {("p", "fake")}
 
 
+@pytest.mark.parametrize("breaks", [[], [0], [5], [2, 4, 6], [10], [7, 1, 3]])
+def test_symbols_stay_with_their_characters(breaks: list[int]) -> None:
+    """Of a byte vocabulary: U+FFFD may be one byte or three, so a character does not tell how many it is."""
+    widths = [1, 2, 1, 3, 1, 1, 2, 4, 1, 3]
+    text = "aé\ufffd\ufffdb\ufffd\ufffd🙂c€"
+    symbols = [[10 * at + k for k in range(width)] for at, width in enumerate(widths)]
+    requests: list[pb.GenerateRequest] = []
+
+    def generate(request: pb.GenerateRequest, context: Any) -> Iterator[pb.GenerateResponse]:
+        number = len(requests)
+        requests.append(request)
+        yield started(seed=9)
+        last = breaks[number] if number < len(breaks) else len(text)
+        for at in range(0, last, 3 + number):
+            until = min(at + 3 + number, last)
+            part = chunk(text[at:until], at)
+            ids = [token for of in symbols[at:until] for token in of]
+            part.chunk.ids.extend(ids)
+            part.chunk.logprobs.extend(-token for token in ids)
+            part.chunk.top.extend(pb.TopLogprobs(ids=[token], logprobs=[-token]) for token in ids)
+            yield part
+        if number < len(breaks):
+            lost(context)
+        yield finished(len(text))
+
+    with fake_server(generate) as address, Client(address) as client:
+        chunks = list(client.generate(logprobs=True))
+    assert "".join(part.text for part in chunks) == text
+    for part in chunks:
+        until = part.offset + part.num_chars
+        ids = tuple(token for of in symbols[part.offset : until] for token in of)
+        assert part.ids == ids
+        assert part.logprobs == tuple(-token for token in ids)
+        assert part.top == tuple(((token, -token),) for token in ids)
+
+
 @pytest.mark.parametrize("other", [TEXT[:5] + "X" + TEXT[6:], TEXT[:3]], ids=["differs", "is shorter"])
 def test_another_text_is_an_error_and_no_mixture(other: str) -> None:
     first, _ = losing([10])

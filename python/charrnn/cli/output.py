@@ -49,7 +49,8 @@ class JsonLines:
         """Print all events of ``stream``."""
         _print_json("started", index, {"model": stream.model, "seed": stream.seed})
         for chunk in stream:
-            _print_json("chunk", index, asdict(chunk))
+            told = asdict(chunk)
+            _print_json("chunk", index, {name: value for name, value in told.items() if value != ()})
         if stream.finished is not None:
             _print_json("finished", index, asdict(stream.finished))
 

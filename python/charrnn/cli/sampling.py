@@ -80,6 +80,18 @@ OPTIONS = (
     click.option(
         "--chunk-chars", type=click.IntRange(1), help="Characters printed at a time.", show_default="16"
     ),
+    click.option("--echo", is_flag=True, help="Print the prompt before the text."),
+    click.option(
+        "--logprobs",
+        is_flag=True,
+        help="With --json, tell each symbol's id and log-probability (natural, raw).",
+    ),
+    click.option(
+        "--top-logprobs",
+        type=click.IntRange(1),
+        help="With --json, tell so many of the most likely besides.",
+        show_default="none",
+    ),
     click.option("--json", is_flag=True, help="Print events, one JSON object a line."),
     click.option("--raw", is_flag=True, help="Print control characters as they are, also to a terminal."),
 )
@@ -87,18 +99,21 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class TextOptions:
-    """The options of a text, checked as far as it can be done without a model."""
+    """The options of a text, checked as far as it can be done without a model.
+
+    ``output``: keywords that change nothing of the text, only how it is handed over.
+    """
 
     prompt: str
     sampling: SamplingFields
     num_texts: int
-    chunk_chars: int | None
+    output: dict[str, Any]
     json: bool
     raw: bool
 
 
 Start = Callable[..., Stream]
-"""``Engine.generate`` or ``Client.generate``: takes the prompt, ``chunk_chars`` and the sampling keywords."""
+"""``Engine.generate`` or ``Client.generate``: takes the prompt, the output and the sampling keywords."""
 
 
 def text_options(function: F) -> F:
@@ -113,11 +128,13 @@ def parse_text_options(options: dict[str, Any]) -> TextOptions:
 
     Raises:
         RequestError: a value out of its limits.
-        click.UsageError: two prompts.
+        click.UsageError: two prompts, or something told that only JSON can tell.
     """
     prompt, file = options["prompt"], options["prompt_file"]
     if prompt is not None and file is not None:
         raise click.UsageError("give either --prompt or --prompt-file, not both")
+    if (options["logprobs"] or options["top_logprobs"]) and not options["json"]:
+        raise click.UsageError("--logprobs and --top-logprobs are told in JSON: give --json, too")
     names = SamplingFields.__annotations__.keys() & options.keys()
     sampling = SamplingFields(**{name: options[name] for name in names})  # type: ignore[typeddict-item]
     resolve(None, sampling)
@@ -125,7 +142,7 @@ def parse_text_options(options: dict[str, Any]) -> TextOptions:
         prompt=_read(file) if file is not None else prompt or "",
         sampling=sampling,
         num_texts=options["n"],
-        chunk_chars=options["chunk_chars"],
+        output={name: options[name] for name in ("chunk_chars", "echo", "logprobs", "top_logprobs")},
         json=options["json"],
         raw=options["raw"],
     )
@@ -136,7 +153,7 @@ def print_texts(start: Start, options: TextOptions) -> None:
     writer = JsonLines() if options.json else PlainText(raw=options.raw, num_texts=options.num_texts)
     sampling = options.sampling
     for index in range(options.num_texts):
-        with start(options.prompt, sample_index=index, chunk_chars=options.chunk_chars, **sampling) as stream:
+        with start(options.prompt, sample_index=index, **options.output, **sampling) as stream:
             number = f"text {index + 1} of {options.num_texts}: " if options.num_texts > 1 else ""
             click.echo(f"{number}model {stream.model}, seed {stream.seed}", err=True)
             writer.write(stream, index)

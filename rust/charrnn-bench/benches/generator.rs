@@ -19,7 +19,7 @@ use charrnn_serve::pb::char_rnn_server::{CharRnn, CharRnnServer};
 use charrnn_serve::pb::generate_response::Event;
 use charrnn_serve::pb::{
     Chunk, GenerateRequest, GenerateResponse, GetStatsRequest, GetStatsResponse, ListModelsRequest,
-    ListModelsResponse, Started,
+    ListModelsResponse, ScoreRequest, ScoreResponse, Started,
 };
 use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -184,7 +184,7 @@ impl CharRnn for Canned {
         interval.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let mut offset = 0;
         let chunks = IntervalStream::new(interval).map(move |_| {
-            let chunk = Chunk { text: TEXT.to_owned(), n: 16, offset };
+            let chunk = Chunk { text: TEXT.to_owned(), n: 16, offset, ..Chunk::default() };
             offset += 16;
             say(Event::Chunk(chunk))
         });
@@ -203,6 +203,13 @@ impl CharRnn for Canned {
         _request: Request<ListModelsRequest>,
     ) -> std::result::Result<Response<ListModelsResponse>, Status> {
         Ok(Response::new(ListModelsResponse::default()))
+    }
+
+    async fn score(
+        &self,
+        _request: Request<ScoreRequest>,
+    ) -> std::result::Result<Response<ScoreResponse>, Status> {
+        Err(Status::unimplemented("it reads nothing"))
     }
 
     async fn get_stats(

@@ -91,6 +91,7 @@ impl Jobs {
             output: Some(Output {
                 chunk_chars: plan.chunk_chars,
                 max_chunk_delay_ms: plan.max_chunk_delay_ms,
+                ..Output::default()
             }),
             ..GenerateRequest::default()
         }

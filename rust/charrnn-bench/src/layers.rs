@@ -137,7 +137,7 @@ async fn read_texts(engine: Arc<Model>, num_chars: Arc<AtomicU64>) -> String {
             match event {
                 Event::Chunk(chunk) => num_chars.fetch_add(u64::from(chunk.num_chars), Relaxed),
                 Event::Failed(error) => return StreamError::to_string(&error),
-                Event::Started(_) | Event::Finished(_) => 0,
+                Event::Started(_) | Event::Finished(_) | Event::Scored(_) => 0,
             };
         }
     }

@@ -16,9 +16,14 @@ pub enum RequestError {
         /// The value given, or the length.
         value: f64,
     },
-    /// A character of the prompt that the model does not know.
-    #[error("prompt: {0}; leave it out or choose another model")]
-    UnknownInPrompt(UnknownSymbol),
+    /// A character of a text given that the model does not know.
+    #[error("{field}: {unknown}; leave it out or choose another model")]
+    UnknownInText {
+        /// The text.
+        field: &'static str,
+        /// What in it.
+        unknown: UnknownSymbol,
+    },
     /// The end symbol within the prompt.
     #[error("prompt: {} at position {position} ends a document of this model, so no prompt holds it; leave it out", describe(*symbol, *unit))]
     EndInPrompt {
@@ -29,9 +34,11 @@ pub enum RequestError {
         /// The vocabulary's unit.
         unit: Unit,
     },
-    /// A token id of the prompt that the model does not know.
-    #[error("prompt_ids: id {id} at position {position} is not below the vocabulary's size {vocab_size}")]
+    /// A token id of a text given that the model does not know.
+    #[error("{field}: id {id} at position {position} is not below the vocabulary's size {vocab_size}")]
     UnknownId {
+        /// The text.
+        field: &'static str,
         /// The id.
         id: u32,
         /// Ids before it.
@@ -163,7 +170,7 @@ mod tests {
             "{error}"
         );
         let unknown = UnknownSymbol { symbol: 0x1b, position: 3, unit: Unit::Char };
-        let error = RequestError::UnknownInPrompt(unknown);
+        let error = RequestError::UnknownInText { field: "prompt", unknown };
         assert!(
             error.to_string().starts_with("prompt: character '\\u{1b}' (U+001B) at position 3"),
             "{error}"

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// One thing that happened to a stream, in order: `Started`, `Chunk`..., then `Finished` or `Failed`.
+/// One thing that happened to a stream, in order: `Started`, `Chunk`..., then `Finished` or `Failed`; for a text to score
+/// `Started`, then `Scored`, or one of the two.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The request was accepted.
@@ -11,6 +12,8 @@ pub enum Event {
     Chunk(Chunk),
     /// The text is complete; nothing follows.
     Finished(Finished),
+    /// The text given was read; nothing follows.
+    Scored(Scored),
     /// The text ended by no fault of the request; nothing follows.
     Failed(StreamError),
 }
@@ -25,7 +28,7 @@ pub struct Started {
 }
 
 /// A piece of the text: whole characters only.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Chunk {
     /// The characters.
     pub text: String,
@@ -33,6 +36,51 @@ pub struct Chunk {
     pub num_chars: u32,
     /// Characters of the text before this piece.
     pub offset: u64,
+    /// The symbols that these characters are of, if they were asked for.
+    pub symbols: Option<Box<Symbols>>,
+}
+
+/// Symbols in order, and as far as it was asked for how likely they were.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Symbols {
+    /// Their indices.
+    pub ids: Vec<u32>,
+    /// For each the natural logarithm of its probability in the model's own distribution.
+    pub logprobs: Vec<f32>,
+    /// For each, one after the other, as many of the most likely symbols with theirs, the likeliest first.
+    pub top: Vec<(u32, f32)>,
+}
+
+impl Symbols {
+    /// The most likely symbols in place of each.
+    pub fn tops(&self) -> impl Iterator<Item = &[(u32, f32)]> {
+        self.top.chunks_exact(self.num_top().max(1))
+    }
+
+    fn num_top(&self) -> usize {
+        self.top.len() / self.ids.len().max(1)
+    }
+
+    /// Takes the first `num` away.
+    pub(crate) fn take(&mut self, num: usize) -> Symbols {
+        let num_top = self.num_top();
+        Symbols {
+            ids: self.ids.drain(..num).collect(),
+            logprobs: self.logprobs.drain(..num.min(self.logprobs.len())).collect(),
+            top: self.top.drain(..num * num_top).collect(),
+        }
+    }
+}
+
+/// A text was read: how likely it was.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scored {
+    /// Symbols of the text.
+    pub num_symbols: u32,
+    /// Minus the sum of the natural logarithms of their probabilities.
+    pub nats: f64,
+    /// The symbols, if they were asked for.
+    pub symbols: Option<Box<Symbols>>,
 }
 
 /// Why a complete text ended.
@@ -57,7 +105,7 @@ pub struct Finished {
     pub reason: FinishReason,
     /// The stop string that ended it.
     pub matched_stop: Option<String>,
-    /// Characters delivered.
+    /// Characters delivered, an echoed prompt included.
     pub num_chars: u64,
     /// Where the time went.
     pub timing: Timing,

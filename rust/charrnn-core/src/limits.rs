@@ -67,6 +67,10 @@ limits! {
     STOP_TOKENS = "length of a stop string", 1.0, 256.0, None, "symbols of one stop string";
     /// Size of a chunk.
     CHUNK_CHARS = "chunk_chars", 1.0, 4096.0, Some(256.0), "characters a chunk holds before it is sent";
+    /// Alternatives told of each symbol of a text.
+    TOP_LOGPROBS = "top_logprobs", 0.0, 20.0, Some(0.0), "log-probabilities of so many of the most likely symbols in place of each";
+    /// Length of a text to score.
+    SCORED_TOKENS = "text", 1.0, 65_536.0, None, "symbols of the text to score";
     /// Age of a chunk.
     MAX_CHUNK_DELAY_MS = "max_chunk_delay_ms", 0.0, 60_000.0, None, "absent: 10 ms, growing with the live streams";
 }

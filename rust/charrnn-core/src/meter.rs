@@ -78,6 +78,8 @@ impl Counted {
 pub enum Outcome {
     /// Its text is complete.
     Finished(FinishReason),
+    /// Its text was read.
+    Scored,
     /// Its reader went away.
     Cancelled,
     /// The model failed.
@@ -90,12 +92,13 @@ pub enum Outcome {
 
 impl Outcome {
     /// All there are, in the order of [`Stats::ended`].
-    pub const ALL: [Outcome; 9] = [
+    pub const ALL: [Outcome; 10] = [
         Outcome::Finished(FinishReason::Length),
         Outcome::Finished(FinishReason::Stop),
         Outcome::Finished(FinishReason::Match),
         Outcome::Finished(FinishReason::End),
         Outcome::Finished(FinishReason::Deadline),
+        Outcome::Scored,
         Outcome::Cancelled,
         Outcome::Failed,
         Outcome::Stopped,
@@ -110,6 +113,7 @@ impl Outcome {
             Outcome::Finished(FinishReason::Match) => "match",
             Outcome::Finished(FinishReason::End) => "end",
             Outcome::Finished(FinishReason::Deadline) => "deadline",
+            Outcome::Scored => "scored",
             Outcome::Cancelled => "cancelled",
             Outcome::Failed => "failed",
             Outcome::Stopped => "stopped",

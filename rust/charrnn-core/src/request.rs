@@ -9,10 +9,14 @@ use std::time::{Duration, Instant};
 
 use crate::constraint::{Constraint, Pattern};
 use crate::error::RequestError;
-use crate::limits;
+use crate::limits::{self, Limit};
 use crate::params::{SamplingParams, ValidSampling};
 use crate::stop::StopSet;
 use crate::vocab::{Unit, Vocab};
+
+mod score;
+
+pub use score::ScoreRequest;
 
 /// The first symbols the model reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +51,40 @@ pub struct Output {
     pub chunk_chars: Option<u32>,
     /// See [`limits::MAX_CHUNK_DELAY_MS`].
     pub max_chunk_delay_ms: Option<u32>,
+    /// Tell the indices of the symbols.
+    pub ids: bool,
+    /// And how likely each was.
+    pub logprobs: bool,
+    /// And of the likeliest in its place; see [`limits::TOP_LOGPROBS`].
+    pub top_logprobs: Option<u32>,
+    /// The prompt comes first, as a part of the text.
+    pub echo_prompt: bool,
+}
+
+/// What is told of each symbol besides its characters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing, which costs nothing.
+    #[default]
+    Nothing,
+    /// Its index.
+    Ids,
+    /// Its index, how likely it was, and so many of the likeliest in its place.
+    Logprobs {
+        /// 0 for none.
+        num_top: u32,
+    },
+}
+
+impl Output {
+    fn told(&self) -> Result<Told, RequestError> {
+        let num_top = limits::TOP_LOGPROBS.resolve_u32(self.top_logprobs)?;
+        Ok(match (self.logprobs || num_top > 0, self.ids) {
+            (true, _) => Told::Logprobs { num_top },
+            (false, true) => Told::Ids,
+            (false, false) => Told::Nothing,
+        })
+    }
 }
 
 /// What a client asks, unchecked.
@@ -111,15 +149,17 @@ impl Stopping {
 }
 
 impl Prompt {
-    fn encode(self, vocab: &Vocab) -> Result<Vec<u32>, RequestError> {
+    /// Its symbols, as many as `limit` allows, which has the name of the text.
+    fn encode(self, vocab: &Vocab, limit: Limit, ids_field: &'static str) -> Result<Vec<u32>, RequestError> {
         let token_ids = match self {
             Prompt::Text(text) => {
-                limits::PROMPT_TOKENS.check(text.chars().count() as f64)?;
-                vocab.encode(&text).map_err(RequestError::UnknownInPrompt)?
+                limit.check(text.chars().count() as f64)?;
+                let unknown = |unknown| RequestError::UnknownInText { field: limit.name, unknown };
+                vocab.encode(&text).map_err(unknown)?
             }
-            Prompt::Ids(ids) => check_ids(ids, vocab.size())?,
+            Prompt::Ids(ids) => check_ids(ids, vocab.size(), ids_field)?,
         };
-        limits::PROMPT_TOKENS.check(token_ids.len() as f64)?;
+        limit.check(token_ids.len() as f64)?;
         Ok(token_ids)
     }
 }
@@ -135,9 +175,9 @@ fn check_no_end(prompt: &[u32], end_token: Option<u32>, vocab: &Vocab) -> Result
     }
 }
 
-fn check_ids(ids: Vec<u32>, vocab_size: usize) -> Result<Vec<u32>, RequestError> {
+fn check_ids(ids: Vec<u32>, vocab_size: usize, field: &'static str) -> Result<Vec<u32>, RequestError> {
     match ids.iter().position(|&id| id as usize >= vocab_size) {
-        Some(position) => Err(RequestError::UnknownId { id: ids[position], position, vocab_size }),
+        Some(position) => Err(RequestError::UnknownId { field, id: ids[position], position, vocab_size }),
         None => Ok(ids),
     }
 }
@@ -157,6 +197,12 @@ pub struct ValidRequest {
     include_stop: bool,
     chunk_chars: u32,
     max_chunk_delay: Option<Duration>,
+    told: Told,
+    /// Of the prompt's symbols those from here on are told of: an echo, or a text to score.
+    first_told: usize,
+    is_score: bool,
+    /// What stands before the prompt is read for the likelihood of its first symbol alone.
+    forgets_start: bool,
     deadline: Option<Instant>,
     client: Arc<str>,
 }
@@ -176,13 +222,16 @@ impl GenerateRequest {
         let delay_ms = self.output.max_chunk_delay_ms;
         let max_chunk_delay =
             delay_ms.map(|ms| limits::MAX_CHUNK_DELAY_MS.resolve_u32(Some(ms))).transpose()?;
-        let mut prompt_tokens = self.prompt.encode(vocab)?;
+        let mut prompt_tokens = self.prompt.encode(vocab, limits::PROMPT_TOKENS, "prompt_ids")?;
         let num_prompt_tokens = prompt_tokens.len() as u32;
         check_no_end(&prompt_tokens, end_token, vocab)?;
-        if prompt_tokens.is_empty() || end_token.is_some() {
+        let is_echo = self.output.echo_prompt && num_prompt_tokens > 0;
+        if num_prompt_tokens == 0 || end_token.is_some() || is_echo {
             prompt_tokens.insert(0, end_token.unwrap_or(start_token));
         }
         Ok(ValidRequest {
+            first_told: if is_echo { 1 } else { prompt_tokens.len() },
+            forgets_start: is_echo && end_token.is_none(),
             prompt_tokens,
             num_prompt_tokens,
             constraint: self.stopping.constraint(vocab, &sampling, end_token)?.map(Arc::new),
@@ -195,6 +244,8 @@ impl GenerateRequest {
             include_stop: self.stopping.include_stop,
             chunk_chars: limits::CHUNK_CHARS.resolve_u32(self.output.chunk_chars)?,
             max_chunk_delay: max_chunk_delay.map(|ms| Duration::from_millis(u64::from(ms))),
+            told: self.output.told()?,
+            is_score: false,
             deadline: None,
             client: Arc::default(),
         })
@@ -230,6 +281,34 @@ impl ValidRequest {
     /// Symbols of the prompt as given; 0 for an empty one.
     pub fn num_prompt_tokens(&self) -> u32 {
         self.num_prompt_tokens
+    }
+
+    /// Whether the symbol at that place of `prompt_tokens` is told of.
+    pub fn is_told(&self, index: usize) -> bool {
+        index >= self.first_told
+    }
+
+    /// Whether the symbol at that place of `prompt_tokens` is fed to the zero state.
+    pub fn begins_anew(&self, index: usize) -> bool {
+        index == 1 && self.forgets_start || Some(self.prompt_tokens[index]) == self.end_token
+    }
+
+    /// What is told of each symbol.
+    pub fn told(&self) -> Told {
+        self.told
+    }
+
+    /// Whether it has to be measured how likely symbols are, and how many of the likeliest besides.
+    pub fn num_top(&self) -> Option<u32> {
+        match self.told {
+            Told::Logprobs { num_top } => Some(num_top),
+            Told::Nothing | Told::Ids => self.is_score.then_some(0),
+        }
+    }
+
+    /// Whether its text is given and has only to be read.
+    pub fn is_score(&self) -> bool {
+        self.is_score
     }
 
     /// How symbols are drawn.

@@ -66,6 +66,11 @@ impl<T> Slots<T> {
         self.state.write(row, state);
     }
 
+    /// Makes a row's state zero.
+    pub(crate) fn zero(&mut self, row: usize) {
+        self.state.zero(row);
+    }
+
     /// The arguments of a step: `(B,)` symbols and the state rows.
     pub(crate) fn batch(&mut self) -> (&[u32], &mut StateRows) {
         (&self.tokens, &mut self.state)

@@ -221,6 +221,11 @@ impl Decoder {
         }
     }
 
+    /// Symbols held back.
+    pub fn num_held(&self) -> usize {
+        self.partial.len()
+    }
+
     /// Moves whole characters, and one U+FFFD for each invalid sequence, from `partial` to `out`.
     fn drain(&mut self, out: &mut String) {
         while !self.partial.is_empty() {

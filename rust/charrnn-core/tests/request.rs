@@ -91,7 +91,7 @@ fn stop_strings_become_an_automaton() {
         max_tokens: Some(5),
         ..Stopping::default()
     };
-    stopping.output = Output { chunk_chars: Some(1), max_chunk_delay_ms: Some(0) };
+    stopping.output = Output { chunk_chars: Some(1), max_chunk_delay_ms: Some(0), ..Output::default() };
     let valid = validate(stopping).expect("valid");
     let step = valid.stop().advance(START, 2);
     assert_eq!((step.matched, valid.stop().held(step.state)), (None, 1));
@@ -103,7 +103,7 @@ fn stop_strings_become_an_automaton() {
 #[test]
 fn each_refusal_says_what_and_where() {
     type Change = fn(&mut GenerateRequest);
-    let cases: [(Change, &str); 14] = [
+    let cases: [(Change, &str); 15] = [
         (|r| r.prompt = Prompt::Text("ab!".into()), "prompt: character '!' (U+0021) at position 2 is not in"),
         (|r| r.prompt = Prompt::Text("a".repeat(65_537)), "prompt is 65537; it must be 0 to 65536"),
         (
@@ -123,6 +123,7 @@ fn each_refusal_says_what_and_where() {
         (|r| r.stopping.stop = vec![String::new()], "length of a stop string is 0; it must be 1 to 256"),
         (|r| r.stopping.stop = vec!["a".into(); 65], "number of stop strings is 65; it must be 0 to 64"),
         (|r| r.output.chunk_chars = Some(0), "chunk_chars is 0; it must be 1 to 4096"),
+        (|r| r.output.top_logprobs = Some(21), "top_logprobs is 21; it must be 0 to 20"),
         (
             |r| r.output.max_chunk_delay_ms = Some(60_001),
             "max_chunk_delay_ms is 60001; it must be 0 to 60000",
@@ -153,7 +154,7 @@ proptest! {
         let mut request = request("a");
         request.sampling = SamplingParams { temperature, top_k, top_p, min_p, ..SamplingParams::default() };
         request.stopping.max_tokens = max_tokens;
-        request.output = Output { chunk_chars, max_chunk_delay_ms };
+        request.output = Output { chunk_chars, max_chunk_delay_ms, ..Output::default() };
         match validate(request) {
             Err(error) => prop_assert!(error.contains(" is ") && error.contains("it must be")),
             Ok(valid) => {

@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use charrnn_core::engine::EngineConfig;
-use charrnn_core::event::{Event, FinishReason, StreamError, Timing};
-use charrnn_core::request::{GenerateRequest, Output, Prompt};
+use charrnn_core::event::{Event, FinishReason, StreamError, Symbols, Timing};
+use charrnn_core::request::{GenerateRequest, Output, Prompt, ScoreRequest};
 use charrnn_serve::{load_model, Caller, EventStream as Events, Model};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
 use pyo3::IntoPyObjectExt;
 
+use crate::arguments::{ids_of, text_of};
 use crate::error::{raise, OrRaise};
 use crate::params::SamplingParams;
 
@@ -98,7 +99,9 @@ impl Engine {
     }
 
     /// Starts one text.
-    #[pyo3(signature = (*, prompt, params, sample_index=0, chunk_chars=None, max_chunk_delay_ms=None))]
+    #[pyo3(signature = (*, prompt, params, sample_index=0, chunk_chars=None, max_chunk_delay_ms=None,
+        ids=false, logprobs=false, top_logprobs=None, echo_prompt=false))]
+    #[allow(clippy::too_many_arguments, reason = "keyword-only in Python")]
     fn generate(
         &self,
         py: Python<'_>,
@@ -107,13 +110,38 @@ impl Engine {
         sample_index: u32,
         chunk_chars: Option<u32>,
         max_chunk_delay_ms: Option<u32>,
+        ids: bool,
+        logprobs: bool,
+        top_logprobs: Option<u32>,
+        echo_prompt: bool,
     ) -> PyResult<EventStream> {
-        let output = Output { chunk_chars, max_chunk_delay_ms };
+        let output = Output { chunk_chars, max_chunk_delay_ms, ids, logprobs, top_logprobs, echo_prompt };
         let (sampling, stopping) = params.parts();
         let request =
             GenerateRequest { prompt: Prompt::Text(prompt), sampling, sample_index, stopping, output };
         let model = self.live()?;
         let events = py.detach(|| model.generate(request, Caller::default())).or_raise()?;
+        Ok(EventStream { events: Mutex::new(Some(events)) })
+    }
+
+    /// Reads one text; the last event says how likely it was.
+    #[pyo3(signature = (*, text, prompt, per_symbol, top_logprobs=None))]
+    fn score(
+        &self,
+        py: Python<'_>,
+        text: &Bound<'_, PyAny>,
+        prompt: &Bound<'_, PyAny>,
+        per_symbol: bool,
+        top_logprobs: Option<u32>,
+    ) -> PyResult<EventStream> {
+        let text = match text.is_instance_of::<PyString>() {
+            true => Prompt::Text(text_of("text", text)?),
+            false => Prompt::Ids(ids_of("text", text)?),
+        };
+        let prompt = text_of("prompt", prompt)?;
+        let request = ScoreRequest { prompt, text, per_symbol, top_logprobs };
+        let model = self.live()?;
+        let events = py.detach(|| model.score(request, Caller::default())).or_raise()?;
         Ok(EventStream { events: Mutex::new(Some(events)) })
     }
 
@@ -157,10 +185,14 @@ impl EventStream {
 fn to_python(py: Python<'_>, event: Event) -> PyResult<Bound<'_, PyAny>> {
     match event {
         Event::Started(e) => ("started", e.seed, e.num_prompt_tokens).into_bound_py_any(py),
-        Event::Chunk(e) => ("chunk", e.text, e.num_chars, e.offset).into_bound_py_any(py),
+        Event::Chunk(e) => ("chunk", e.text, e.num_chars, e.offset, e.symbols.map(|symbols| told(*symbols)))
+            .into_bound_py_any(py),
         Event::Finished(e) => {
             let timing = timing(&e.timing);
             ("finished", reason(e.reason), e.matched_stop, e.num_chars, timing).into_bound_py_any(py)
+        }
+        Event::Scored(e) => {
+            ("scored", e.num_symbols, e.nats, e.symbols.map(|symbols| told(*symbols))).into_bound_py_any(py)
         }
         // In this process there is no server to send the request to again.
         Event::Failed(StreamError::Stopping) => {
@@ -168,6 +200,13 @@ fn to_python(py: Python<'_>, event: Event) -> PyResult<Bound<'_, PyAny>> {
         }
         Event::Failed(error) => Err(raise("ServerError", error)),
     }
+}
+
+type Told = (Vec<u32>, Vec<f32>, Vec<Vec<(u32, f32)>>);
+
+fn told(symbols: Symbols) -> Told {
+    let top = symbols.tops().map(<[_]>::to_vec).collect();
+    (symbols.ids, symbols.logprobs, top)
 }
 
 fn reason(reason: FinishReason) -> &'static str {

@@ -18,6 +18,7 @@ mod onnx;
 pub mod pb;
 mod process;
 mod run;
+mod score;
 mod secrets;
 mod server;
 mod service;

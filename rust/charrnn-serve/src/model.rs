@@ -8,7 +8,7 @@ use charrnn_core::compress::Coder;
 use charrnn_core::engine::{Engine, EngineConfig};
 use charrnn_core::manifest::Bundle;
 use charrnn_core::meter::Stats;
-use charrnn_core::request::GenerateRequest;
+use charrnn_core::request::{GenerateRequest, ScoreRequest, ValidRequest};
 use charrnn_core::vocab::Vocab;
 use charrnn_core::StepModel;
 
@@ -73,7 +73,17 @@ impl Model {
 
     /// Checks and admits a request; its events come through the stream, until the caller's deadline at most.
     pub fn generate(&self, request: GenerateRequest, caller: Caller) -> Result<EventStream, GenerateError> {
-        let request = request.validate(&self.info.vocab, self.info.start_token, self.info.end_token)?;
+        let info = &self.info;
+        self.submit(request.validate(&info.vocab, info.start_token, info.end_token)?, caller)
+    }
+
+    /// The same for a text to score: the stream ends with `Scored`, or at the deadline with `Finished`.
+    pub fn score(&self, request: ScoreRequest, caller: Caller) -> Result<EventStream, GenerateError> {
+        let info = &self.info;
+        self.submit(request.validate(&info.vocab, info.start_token, info.end_token)?, caller)
+    }
+
+    fn submit(&self, request: ValidRequest, caller: Caller) -> Result<EventStream, GenerateError> {
         let (sink, stream) = channel();
         let request = request.until(caller.deadline).of(caller.client);
         self.engine.submit(request, Box::new(sink))?;

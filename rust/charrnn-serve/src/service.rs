@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use charrnn_core::event::{Event, FinishReason, Finished, StreamError};
+use charrnn_core::event::{Chunk, Event, FinishReason, Finished, StreamError};
 use charrnn_core::params::SamplingParams;
 use charrnn_core::request::{GenerateRequest, Output, Prompt, Stopping};
 use charrnn_core::vocab::Unit;
@@ -21,6 +21,7 @@ use crate::error::ServeError;
 use crate::many::{Call, ManyStream};
 use crate::model::{Caller, Model, ModelInfo};
 use crate::pb;
+use crate::score;
 use crate::stats::to_pb_stats;
 use crate::status::Refusal;
 use crate::stream::EventStream;
@@ -50,7 +51,7 @@ impl Models {
     }
 
     /// The model of that name; no name means the only one.
-    fn find(&self, name: &str) -> Result<&Model, Refusal> {
+    pub(crate) fn find(&self, name: &str) -> Result<&Model, Refusal> {
         match (name, self.0.as_slice()) {
             ("", [only]) => Ok(only),
             ("", _) => Err(Refusal::NoModelNamed { known: self.known() }),
@@ -92,6 +93,11 @@ impl pb::char_rnn_server::CharRnn for CharRnnService {
     ) -> Result<Response<ManyStream>, Status> {
         let call = Call::new(Arc::clone(&self.models), Origin::of(&request), self.closing.clone());
         Ok(Response::new(call.start(request.into_inner())))
+    }
+
+    async fn score(&self, request: Request<pb::ScoreRequest>) -> Result<Response<pb::ScoreResponse>, Status> {
+        let origin = Origin::of(&request);
+        Ok(Response::new(score::score(&self.models, request.into_inner(), origin).await?))
     }
 
     async fn list_models(
@@ -138,7 +144,7 @@ fn start(
     origin: Origin,
 ) -> Result<ResponseStream, Refusal> {
     let model = models.find(&request.model)?;
-    let seat = origin.client.enter()?;
+    let seat = origin.enter()?;
     let request_id = std::mem::take(&mut request.request_id);
     let events = model.generate(to_core(request), origin.caller()).map_err(Refusal::from)?;
     Ok(ResponseStream { request_id, model: model.info().name.clone(), events, _seat: seat })
@@ -157,7 +163,12 @@ impl Origin {
         Origin { client, deadline: deadline(request.metadata()) }
     }
 
-    fn caller(&self) -> Caller {
+    /// A place among the texts that its client may have.
+    pub(crate) fn enter(&self) -> Result<Seat, Refusal> {
+        self.client.enter()
+    }
+
+    pub(crate) fn caller(&self) -> Caller {
         Caller { client: self.client.name(), deadline: self.deadline }
     }
 }
@@ -213,10 +224,11 @@ impl ResponseStream {
                 seed: started.seed,
                 prompt_chars: started.num_prompt_tokens,
             }),
-            Event::Chunk(chunk) => {
-                PbEvent::Chunk(pb::Chunk { text: chunk.text, n: chunk.num_chars, offset: chunk.offset })
-            }
+            Event::Chunk(chunk) => PbEvent::Chunk(to_pb_chunk(chunk)),
             Event::Finished(finished) => PbEvent::Finished(to_pb_finished(finished)),
+            Event::Scored(_) => {
+                return Err(Refusal::Stream(StreamError::Model("it was not drawn".to_owned())))
+            }
             Event::Failed(error) => return Err(Refusal::Stream(error)),
         };
         Ok(pb::GenerateResponse { request_id: self.request_id.clone(), event: Some(event) })
@@ -259,8 +271,22 @@ fn to_core(request: pb::GenerateRequest) -> GenerateRequest {
             stop: stopping.stop,
             include_stop: stopping.include_stop,
         },
-        output: Output { chunk_chars: output.chunk_chars, max_chunk_delay_ms: output.max_chunk_delay_ms },
+        output: Output {
+            chunk_chars: output.chunk_chars,
+            max_chunk_delay_ms: output.max_chunk_delay_ms,
+            ids: output.ids,
+            logprobs: output.logprobs,
+            top_logprobs: output.top_logprobs,
+            echo_prompt: output.echo_prompt,
+        },
     }
+}
+
+fn to_pb_chunk(chunk: Chunk) -> pb::Chunk {
+    let symbols = chunk.symbols.map(|symbols| *symbols).unwrap_or_default();
+    let top = score::to_pb_top(&symbols);
+    let (ids, logprobs) = (symbols.ids, symbols.logprobs);
+    pb::Chunk { text: chunk.text, n: chunk.num_chars, offset: chunk.offset, ids, logprobs, top }
 }
 
 fn to_pb_finished(finished: Finished) -> pb::Finished {

@@ -31,6 +31,8 @@ pub(crate) enum Refusal {
     Stream(StreamError),
     #[error("model \"{name}\" is not served here; this server has: {known}")]
     UnknownModel { name: String, known: String },
+    #[error("the deadline passed before the text was read; give more time or score it in parts")]
+    Late,
     #[error("model is empty, but this server has several: {known}; name one")]
     NoModelNamed { known: String },
     #[error("request_id has {len} bytes; texts on one call need ids of 1 to {max}")]
@@ -73,6 +75,7 @@ impl Refusal {
             Refusal::UnknownModel { .. } => Code::NotFound,
             Refusal::NoToken | Refusal::WrongToken | Refusal::NoCertificate => Code::Unauthenticated,
             Refusal::TooManyFailures | Refusal::ClientFull { .. } => Code::ResourceExhausted,
+            Refusal::Late => Code::DeadlineExceeded,
             Refusal::Submit(SubmitError::QueueFull { .. }) => Code::ResourceExhausted,
             Refusal::Submit(SubmitError::Stopping) => Code::Unavailable,
             Refusal::Stream(StreamError::Stopping) => Code::Unavailable,
@@ -97,6 +100,7 @@ impl Refusal {
             Refusal::NoCertificate => "NO_CERTIFICATE",
             Refusal::TooManyFailures => "TOO_MANY_FAILURES",
             Refusal::ClientFull { .. } => "CLIENT_FULL",
+            Refusal::Late => "DEADLINE",
             Refusal::Submit(SubmitError::QueueFull { .. }) => "QUEUE_FULL",
             Refusal::Submit(SubmitError::Stopping) | Refusal::Stream(StreamError::Stopping) => "STOPPING",
             Refusal::Stream(StreamError::Model(_)) => "MODEL_FAILED",
@@ -135,8 +139,8 @@ fn field(error: &RequestError) -> &'static str {
         RequestError::NoSuchId { field, .. } => field,
         RequestError::NothingAllowed => "allowed",
         RequestError::Lengths { .. } => "min_tokens",
-        RequestError::UnknownInPrompt(_) | RequestError::EndInPrompt { .. } => "prompt",
-        RequestError::UnknownId { .. } => "prompt_ids",
+        RequestError::UnknownInText { field, .. } | RequestError::UnknownId { field, .. } => field,
+        RequestError::EndInPrompt { .. } => "prompt",
         RequestError::UnknownInStop { .. } => "stop",
         RequestError::Regex(_)
         | RequestError::RegexTooLarge { .. }

@@ -44,7 +44,7 @@ impl Sink for ChannelSink {
 fn is_end(event: &Event) -> bool {
     match event {
         Event::Started(_) | Event::Chunk(_) => false,
-        Event::Finished(_) | Event::Failed(_) => true,
+        Event::Finished(_) | Event::Scored(_) | Event::Failed(_) => true,
     }
 }
 
@@ -112,7 +112,7 @@ mod tests {
     use charrnn_core::event::{Chunk, Started};
 
     fn chunk(offset: u64) -> Event {
-        Event::Chunk(Chunk { text: "a".to_owned(), num_chars: 1, offset })
+        Event::Chunk(Chunk { text: "a".to_owned(), num_chars: 1, offset, symbols: None })
     }
 
     #[test]

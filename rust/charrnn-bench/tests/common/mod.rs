@@ -11,7 +11,7 @@ use charrnn_serve::pb::char_rnn_server::{CharRnn, CharRnnServer};
 use charrnn_serve::pb::generate_response::Event;
 use charrnn_serve::pb::{
     Chunk, FinishReason, Finished, GenerateRequest, GenerateResponse, GetStatsRequest, GetStatsResponse,
-    ListModelsRequest, ListModelsResponse, Started,
+    ListModelsRequest, ListModelsResponse, ScoreRequest, ScoreResponse, Started,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -93,6 +93,10 @@ impl CharRnn for Fake {
         Err(Status::unimplemented("no load generator asks for it"))
     }
 
+    async fn score(&self, _request: Request<ScoreRequest>) -> Result<Response<ScoreResponse>, Status> {
+        Err(Status::unimplemented("it reads nothing"))
+    }
+
     async fn list_models(
         &self,
         _request: Request<ListModelsRequest>,
@@ -132,7 +136,8 @@ async fn answer(
             tokio::time::sleep(time).await;
         }
         let said = offset + u64::from(matches!(fault, Fault::Offset));
-        let chunk = Chunk { text: piece.iter().collect(), n: piece.len() as u32, offset: said };
+        let (text, n) = (piece.iter().collect(), piece.len() as u32);
+        let chunk = Chunk { text, n, offset: said, ..Chunk::default() };
         sender.send(say(Event::Chunk(chunk))).await.ok()?;
         offset += piece.len() as u64;
     }

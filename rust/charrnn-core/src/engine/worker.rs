@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use crate::event::StreamError;
 use crate::model::StepModel;
-use crate::sampler::{Draw, Sampler};
+use crate::sampler::Draw;
 use crate::scheduler::admission::Admission;
-use crate::scheduler::stream::Stream;
+use crate::scheduler::drawn::Draws;
+use crate::scheduler::stream::{Stream, NO_NUMBERS};
 use crate::scheduler::Scheduler;
 use crate::slots::Slots;
 use crate::vocab::Vocab;
@@ -25,7 +26,6 @@ const CHUNK_DELAY: Duration = Duration::from_millis(10);
 /// This many running streams double the delay.
 const DELAY_STREAMS: u32 = 256;
 
-const NO_NUMBERS: &str = "its logits for this text are not numbers";
 const RULED_OUT: &str = "the logits for this text, and what the request allows, rule out every symbol";
 
 /// What a worker shares with the engine's front.
@@ -34,13 +34,6 @@ pub(super) struct Link {
     pub(super) jobs: Receiver<Stream>,
     pub(super) admission: Arc<Admission>,
     pub(super) clock: Clock,
-}
-
-/// What draws take, and the room they work in.
-struct Draws {
-    sampler: Sampler,
-    /// Of a constraint.
-    mask: Vec<u64>,
 }
 
 /// One model and the streams that run on it.
@@ -63,7 +56,7 @@ impl Worker {
         let spec = model.spec();
         assert_eq!(spec.vocab_size, vocab.size(), "the model and its vocabulary differ in size");
         Worker {
-            draws: Draws { sampler: Sampler::new(spec.vocab_size), mask: Vec::new() },
+            draws: Draws::new(spec.vocab_size),
             scheduler: Scheduler::new(spec, config.max_streams.max(1), config.stall_timeout),
             rescue: Rescue::new(spec),
             model,
@@ -152,24 +145,31 @@ impl Worker {
 /// Takes every row one symbol further: the next of its prompt, or one drawn from its logits, `(B, V)`.
 fn sample(slots: &mut Slots<Stream>, logits: &[f32], draws: &mut Draws, vocab: &Vocab, now: Instant) {
     let batch = slots.len();
-    for ((stream, token), logits) in slots.iter_mut().zip(logits.chunks_exact(vocab.size())) {
+    // Almost always empty, which allocates nothing.
+    let mut beginners = Vec::new();
+    let rows = slots.iter_mut().zip(logits.chunks_exact(vocab.size()));
+    for (row, ((stream, token), logits)) in rows.enumerate() {
         stream.count_step(batch);
         if stream.is_ended() {
             continue;
         }
         if let Some(next) = stream.next_prompt_token() {
             *token = next;
+            if stream.read(next, logits, draws, vocab, now) {
+                beginners.push(row);
+            }
             continue;
         }
-        match stream.draw(logits, &mut draws.sampler, &mut draws.mask) {
+        match stream.draw(logits, draws) {
             Draw::Token(next) => {
                 *token = next;
-                stream.push(next, vocab, now);
+                stream.push(next, draws.measured(), vocab, now);
             }
             Draw::InvalidLogits => stream.fail(StreamError::Model(NO_NUMBERS.to_owned()), now),
             Draw::NoCandidates => stream.fail(StreamError::Model(RULED_OUT.to_owned()), now),
         }
     }
+    beginners.into_iter().for_each(|row| slots.zero(row));
 }
 
 /// How long a chunk waits for company among that many running streams.

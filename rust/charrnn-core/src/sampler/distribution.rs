@@ -1,6 +1,6 @@
 //! The weights of a row as they are, for coding: what `sample` draws from at temperature 1 without any rule.
 
-use super::{kernel, Path, Sampler};
+use super::{Path, Sampler};
 use crate::coding::Share;
 
 /// A row's weights and their sum.
@@ -15,14 +15,7 @@ pub struct Distribution<'a> {
 impl Sampler {
     /// The weights of `logits`, `(V,)`; none if a logit is NaN or all are minus infinity.
     pub fn distribution(&mut self, logits: &[f32]) -> Option<Distribution<'_>> {
-        assert_eq!(logits.len(), self.vocab_size, "a row has one logit a symbol");
-        let (least, most) = self.path.extremes(logits);
-        let numbers = kernel::key(f32::NEG_INFINITY)..=kernel::key(f32::INFINITY);
-        let has_candidates = most > kernel::key(f32::NEG_INFINITY);
-        if !(numbers.contains(&least) && numbers.contains(&most) && has_candidates) {
-            return None;
-        }
-        self.weigh_raw(logits);
+        self.weigh_raw(logits)?;
         Some(Distribution { path: self.path, weights: &self.weights, total: self.total })
     }
 }

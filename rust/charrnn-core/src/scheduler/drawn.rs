@@ -1,8 +1,61 @@
-//! What a stream has drawn so far, as far as the next draw depends on it.
+//! What a stream has drawn so far, as far as the next draw depends on it; and what draws work with.
 
 use crate::constraint;
-use crate::request::ValidRequest;
+use crate::event::Symbols;
+use crate::request::{Told, ValidRequest};
 use crate::sampler::{Context, Draw, Sampler};
+
+/// What draws take, and the room they work in.
+pub(crate) struct Draws {
+    sampler: Sampler,
+    /// Of a constraint.
+    mask: Vec<u64>,
+    measured: Measured,
+}
+
+impl Draws {
+    pub(crate) fn new(vocab_size: usize) -> Self {
+        Draws { sampler: Sampler::new(vocab_size), mask: Vec::new(), measured: Measured::default() }
+    }
+
+    /// Measures how likely a symbol is by `logits`, `(V,)`, and `num_top` of the likeliest; false if they are no numbers.
+    pub(crate) fn measure(&mut self, logits: &[f32], token: u32, num_top: u32) -> bool {
+        let logprob = self.sampler.measure(logits, token, num_top as usize, &mut self.measured.top);
+        logprob.is_some_and(|logprob| {
+            self.measured.logprob = logprob;
+            true
+        })
+    }
+
+    /// What was measured last.
+    pub(crate) fn measured(&self) -> &Measured {
+        &self.measured
+    }
+}
+
+/// How likely a symbol was.
+#[derive(Debug, Default)]
+pub(crate) struct Measured {
+    /// `ln p` in the model's own distribution.
+    pub(crate) logprob: f64,
+    /// The likeliest symbols with theirs.
+    top: Vec<(u32, f32)>,
+}
+
+impl Measured {
+    /// Appends what is told of the symbol.
+    pub(crate) fn record(&self, token: u32, told: Told, symbols: &mut Symbols) {
+        match told {
+            Told::Nothing => {}
+            Told::Ids => symbols.ids.push(token),
+            Told::Logprobs { .. } => {
+                symbols.ids.push(token);
+                symbols.logprobs.push(self.logprob as f32);
+                symbols.top.extend_from_slice(&self.top);
+            }
+        }
+    }
+}
 
 /// What a drawn symbol means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,18 +90,16 @@ impl Past {
         self.num_tokens
     }
 
-    /// Draws the next symbol from `logits`, `(V,)`.
-    pub(crate) fn draw(
-        &self,
-        request: &ValidRequest,
-        logits: &[f32],
-        sampler: &mut Sampler,
-        scratch: &mut Vec<u64>,
-    ) -> Draw {
-        let mask = self.mask(request, logits.len(), scratch);
+    /// Draws the next symbol from `logits`, `(V,)`, and measures it if that is told.
+    pub(crate) fn draw(&self, request: &ValidRequest, logits: &[f32], draws: &mut Draws) -> Draw {
+        let mask = self.mask(request, logits.len(), &mut draws.mask);
         let sampling = request.sampling();
         let place = sampling.place(u64::from(self.num_tokens), request.sample_index());
-        sampler.sample(logits, sampling, place, Context { history: &self.history, mask })
+        let draw = draws.sampler.sample(logits, sampling, place, Context { history: &self.history, mask });
+        if let (Draw::Token(token), Some(num_top)) = (draw, request.num_top()) {
+            draws.measure(logits, token, num_top);
+        }
+        draw
     }
 
     /// The symbols that may come next, if not all: a bit each.

@@ -6,15 +6,19 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::event::{Event, FinishReason, Finished, SendError, Sink, Started, StreamError, Timing};
+use crate::event::{Event, FinishReason, Finished, Scored, SendError, Sink, Started, StreamError, Timing};
 use crate::meter::Outcome;
 use crate::request::ValidRequest;
-use crate::sampler::{Draw, Sampler};
+use crate::sampler::Draw;
 use crate::vocab::{Unit, Vocab};
 
 use super::admission::Ticket;
-use super::drawn::{Drawn, Past};
+use super::drawn::{Drawn, Draws, Measured, Past};
 use super::text::TextBuffer;
+
+mod reading;
+
+pub(crate) use reading::NO_NUMBERS;
 
 /// Room kept for the next chunk; longer ones grow.
 const MAX_CHUNK_ROOM: u32 = 64;
@@ -68,6 +72,8 @@ pub(crate) struct Stream {
     /// Symbols of the prompt given to the model.
     num_fed: usize,
     past: Past,
+    /// Of a text to score, so far.
+    scored: Scored,
     times: Times,
     /// Since when characters have been ready for a chunk.
     ready_since: Instant,
@@ -87,12 +93,13 @@ impl Stream {
         ticket.begin();
         let (seed, num_prompt_tokens) = (request.sampling().seed(), request.num_prompt_tokens());
         Stream {
+            text: TextBuffer::new(unit, request.told()),
             request,
             sink,
             ticket,
-            text: TextBuffer::new(unit),
             num_fed: 0,
             past: Past::new(),
+            scored: Scored::default(),
             times: Times::new(now),
             ready_since: now,
             outbox: VecDeque::from([Event::Started(Started { seed, num_prompt_tokens })]),
@@ -120,8 +127,8 @@ impl Stream {
     }
 
     /// Draws its next symbol from `logits`, `(V,)`.
-    pub(crate) fn draw(&self, logits: &[f32], sampler: &mut Sampler, scratch: &mut Vec<u64>) -> Draw {
-        self.past.draw(&self.request, logits, sampler, scratch)
+    pub(crate) fn draw(&self, logits: &[f32], draws: &mut Draws) -> Draw {
+        self.past.draw(&self.request, logits, draws)
     }
 
     /// The stream got its first slot.
@@ -150,7 +157,7 @@ impl Stream {
     }
 
     /// Takes a drawn symbol; ends the stream if it was the last.
-    pub(crate) fn push(&mut self, token: u32, vocab: &Vocab, now: Instant) {
+    pub(crate) fn push(&mut self, token: u32, measured: &Measured, vocab: &Vocab, now: Instant) {
         let drawn = self.past.push(&self.request, token);
         match drawn {
             Drawn::Beyond => return self.finish(End::Match, vocab, now),
@@ -164,6 +171,7 @@ impl Stream {
         let had_chars = self.text.num_chars() > 0;
         let num_tokens = self.past.num_tokens();
         let may_stop = num_tokens >= self.request.min_tokens();
+        self.text.note(token, measured);
         match self.text.push(token, self.request.stop(), may_stop, vocab) {
             Some(matched) => self.finish(End::Stop(matched), vocab, now),
             None if num_tokens == self.request.max_tokens() => self.finish(End::Length, vocab, now),
@@ -244,7 +252,7 @@ impl Stream {
         self.outbox.push_back(Event::Chunk(chunk));
     }
 
-    /// Makes a chunk if one is due (the first character, enough of them, or `default_delay` after the oldest unless
+    /// Makes a chunk if one is due (the first character drawn, enough of them, or `default_delay` after the oldest unless
     /// the request says otherwise) and hands over what waits.
     pub(crate) fn emit(&mut self, now: Instant, default_delay: Duration) -> Flow {
         if !self.expire(now) && self.is_due(now, default_delay) {
@@ -255,7 +263,7 @@ impl Stream {
 
     fn is_due(&self, now: Instant, default_delay: Duration) -> bool {
         let num_chars = self.text.num_chars();
-        let is_first = self.text.num_taken() == 0;
+        let is_first = self.past.num_tokens() > 0 && self.text.num_taken() <= self.text.num_echoed();
         num_chars > 0
             && (is_first
                 || num_chars >= self.request.chunk_chars()

@@ -4,9 +4,12 @@
 
 use std::collections::VecDeque;
 
-use crate::event::Chunk;
+use crate::event::{Chunk, Symbols};
+use crate::request::Told;
 use crate::stop::{self, StopSet};
 use crate::vocab::{Decoder, Unit, Vocab};
+
+use super::drawn::Measured;
 
 /// The text of one stream between the sampler and its next chunk.
 #[derive(Debug)]
@@ -19,10 +22,15 @@ pub(crate) struct TextBuffer {
     num_chars: u32,
     /// Characters of the chunks taken so far.
     num_taken: u64,
+    /// Characters of the prompt.
+    num_echoed: u64,
+    told: Told,
+    /// Those of no chunk so far, also what is withheld; empty if nothing is told of them.
+    symbols: Symbols,
 }
 
 impl TextBuffer {
-    pub(crate) fn new(unit: Unit) -> Self {
+    pub(crate) fn new(unit: Unit, told: Told) -> Self {
         TextBuffer {
             decoder: Decoder::new(unit),
             stop_state: stop::START,
@@ -30,7 +38,26 @@ impl TextBuffer {
             text: String::new(),
             num_chars: 0,
             num_taken: 0,
+            num_echoed: 0,
+            told,
+            symbols: Symbols::default(),
         }
+    }
+
+    /// Notes what is told of the symbol that comes next.
+    pub(crate) fn note(&mut self, token: u32, measured: &Measured) {
+        measured.record(token, self.told, &mut self.symbols);
+    }
+
+    /// Appends a symbol of the prompt, in which stop strings mean nothing.
+    pub(crate) fn echo(&mut self, token: u32, vocab: &Vocab) {
+        self.decode(token, vocab);
+    }
+
+    /// The prompt is complete: what follows begins with a character of its own.
+    pub(crate) fn finish_echo(&mut self) {
+        self.finish_decoding();
+        self.num_echoed = self.num_taken + u64::from(self.num_chars);
     }
 
     /// Appends a drawn symbol. Says which stop string it completes, if one and if it may; then only `finish` may follow.
@@ -58,9 +85,7 @@ impl TextBuffer {
     /// The text is complete: the last `num_cut` symbols are no part of it, all others withheld are.
     pub(crate) fn finish(&mut self, num_cut: usize, vocab: &Vocab) {
         self.release_all_but(num_cut, vocab);
-        let start = self.text.len();
-        self.decoder.finish(&mut self.text);
-        self.count_from(start);
+        self.finish_decoding();
     }
 
     fn release_all_but(&mut self, num_kept: usize, vocab: &Vocab) {
@@ -74,6 +99,12 @@ impl TextBuffer {
     fn decode(&mut self, token: u32, vocab: &Vocab) {
         let start = self.text.len();
         self.decoder.push(vocab.symbol(token), &mut self.text);
+        self.count_from(start);
+    }
+
+    fn finish_decoding(&mut self) {
+        let start = self.text.len();
+        self.decoder.finish(&mut self.text);
         self.count_from(start);
     }
 
@@ -91,6 +122,11 @@ impl TextBuffer {
         self.num_taken
     }
 
+    /// Characters of the prompt, once it is complete.
+    pub(crate) fn num_echoed(&self) -> u64 {
+        self.num_echoed
+    }
+
     /// Takes what is ready as a chunk, if anything is, and makes room for `next_chars` ASCII characters.
     pub(crate) fn take(&mut self, next_chars: u32) -> Option<Chunk> {
         if self.num_chars == 0 {
@@ -100,6 +136,15 @@ impl TextBuffer {
         let num_chars = std::mem::take(&mut self.num_chars);
         let offset = self.num_taken;
         self.num_taken += u64::from(num_chars);
-        Some(Chunk { text, num_chars, offset })
+        Some(Chunk { text, num_chars, offset, symbols: self.take_symbols() })
+    }
+
+    /// Those of the characters that are ready.
+    fn take_symbols(&mut self) -> Option<Box<Symbols>> {
+        if self.told == Told::Nothing {
+            return None;
+        }
+        let num = self.symbols.ids.len() - self.held.len() - self.decoder.num_held();
+        Some(Box::new(self.symbols.take(num)))
     }
 }

@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use charrnn_core::constraint;
 use charrnn_core::engine::{Engine, EngineConfig, SubmitError, Worker};
-use charrnn_core::event::{Event, FinishReason, Finished, SendError, Sink, Started, StreamError};
+use charrnn_core::event::{
+    Event, FinishReason, Finished, Scored, SendError, Sink, Started, StreamError, Symbols,
+};
 use charrnn_core::params::SamplingParams;
-use charrnn_core::request::{GenerateRequest, Output, Prompt, Stopping, ValidRequest};
+use charrnn_core::request::{GenerateRequest, Output, Prompt, ScoreRequest, Stopping, ValidRequest};
 use charrnn_core::sampler::{Context, Draw, Sampler};
 use charrnn_core::state::StateRows;
 use charrnn_core::vocab::{Unit, Vocab};
@@ -210,6 +212,9 @@ pub(crate) struct Transcript {
     pub(crate) started: Option<Started>,
     pub(crate) text: String,
     pub(crate) chunk_chars: Vec<u32>,
+    /// The chunks that tell of their symbols.
+    pub(crate) pieces: Vec<(String, Symbols)>,
+    pub(crate) scored: Option<Scored>,
     pub(crate) finished: Option<Finished>,
     pub(crate) failed: Option<StreamError>,
 }
@@ -217,7 +222,8 @@ pub(crate) struct Transcript {
 impl Transcript {
     /// Adds an event, which must be in order: `Started`, chunks without gaps, one last event.
     pub(crate) fn add(&mut self, event: Event) {
-        assert!(self.finished.is_none() && self.failed.is_none(), "{event:?} after the last event");
+        let is_over = self.finished.is_some() || self.failed.is_some() || self.scored.is_some();
+        assert!(!is_over, "{event:?} after the last event");
         assert_eq!(self.started.is_none(), matches!(event, Event::Started(_)), "{event:?} out of place");
         match event {
             Event::Started(started) => self.started = Some(started),
@@ -227,11 +233,13 @@ impl Transcript {
                 assert_ne!(chunk.num_chars, 0, "an empty chunk");
                 self.text.push_str(&chunk.text);
                 self.chunk_chars.push(chunk.num_chars);
+                self.pieces.extend(chunk.symbols.map(|symbols| (chunk.text, *symbols)));
             }
             Event::Finished(finished) => {
                 assert_eq!(finished.num_chars, self.text.chars().count() as u64);
                 self.finished = Some(finished);
             }
+            Event::Scored(scored) => self.scored = Some(scored),
             Event::Failed(error) => self.failed = Some(error),
         }
     }
@@ -268,7 +276,7 @@ pub(crate) struct Solo {
     pub(crate) matched_stop: Option<String>,
 }
 
-/// The slow and obvious way to the text of a request: alone, symbol by symbol, searching the whole text for stops.
+/// The slow and obvious way to the text of a request, without an echo: alone, symbol by symbol, searching the whole text for stops.
 pub(crate) fn solo(request: &GenerateRequest, vocab: &Vocab) -> Solo {
     solo_ending(request, vocab, None)
 }
@@ -276,7 +284,9 @@ pub(crate) fn solo(request: &GenerateRequest, vocab: &Vocab) -> Solo {
 /// The same for a model of documents, which `end_token` ends.
 pub(crate) fn solo_ending(request: &GenerateRequest, vocab: &Vocab, end_token: Option<u32>) -> Solo {
     let start = end_token.unwrap_or(START);
-    let valid = request.clone().validate(vocab, start, end_token).expect("a valid request");
+    // How it is told and delivered changes nothing.
+    let plain = GenerateRequest { output: Output::default(), ..request.clone() };
+    let valid = plain.validate(vocab, start, end_token).expect("a valid request");
     let mut model = FakeModel::new(vocab.size(), Faults::default());
     let mut state = StateRows::new(model.spec(), 1);
     state.push_zero();
@@ -333,6 +343,19 @@ pub(crate) fn solo_ending(request: &GenerateRequest, vocab: &Vocab, end_token: O
         logits = model.step(&[token], &mut state).expect("no faults").to_vec();
     }
     Solo { text: vocab.decode(&text), reason: FinishReason::Length, matched_stop: None }
+}
+
+/// The model's own `ln p`, `(V,)`, of what follows each of `tokens`, which it reads from the zero state on.
+pub(crate) fn predictions(tokens: &[u32], vocab: &Vocab) -> Vec<Vec<f64>> {
+    let mut model = FakeModel::new(vocab.size(), Faults::default());
+    let mut state = StateRows::new(model.spec(), 1);
+    state.push_zero();
+    let mut predict = |&token: &u32| {
+        let logits = model.step(&[token], &mut state).expect("no faults");
+        let sum: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
+        logits.iter().map(|&logit| f64::from(logit) - sum.ln()).collect()
+    };
+    tokens.iter().map(&mut predict).collect()
 }
 
 /// The start token of all requests.
@@ -433,6 +456,19 @@ impl Rig {
     pub(crate) fn valid(&self, request: &GenerateRequest) -> ValidRequest {
         let start = self.end_token.unwrap_or(START);
         request.clone().validate(&self.vocab, start, self.end_token).expect("a valid request")
+    }
+
+    /// A text to score; nobody wants to know after that time from now.
+    pub(crate) fn score_until(
+        &self,
+        time: Option<Duration>,
+        request: &ScoreRequest,
+    ) -> Result<Reader, SubmitError> {
+        let (sink, reader) = pipe(2);
+        let start = self.end_token.unwrap_or(START);
+        let valid = request.clone().validate(&self.vocab, start, self.end_token).expect("a valid request");
+        let deadline = time.map(|time| self.now() + time);
+        self.engine.submit(valid.until(deadline), sink).map(|()| reader)
     }
 
     /// One turn of every worker; false if none ran a step.

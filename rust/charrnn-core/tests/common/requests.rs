@@ -75,14 +75,28 @@ pub(crate) fn generate_request(unit: Unit) -> impl Strategy<Value = GenerateRequ
     let last = prop::option::weighted(0.1, Just(poison(unit)));
     let prompt = (prop::collection::vec(0..poison(unit), 0..9), last)
         .prop_map(|(ids, last)| Prompt::Ids(ids.into_iter().chain(last).collect()));
-    let output = (prop::option::of(1u32..9), prop::option::of(0u32..20));
-    (prompt, sampling(), 0u32..3, stopping(unit), output).prop_map(
-        |(prompt, sampling, sample_index, stopping, (chunk_chars, max_chunk_delay_ms))| GenerateRequest {
+    (prompt, sampling(), 0u32..3, stopping(unit), output()).prop_map(
+        |(prompt, sampling, sample_index, stopping, output)| GenerateRequest {
             prompt,
             sampling,
             sample_index,
             stopping,
-            output: Output { chunk_chars, max_chunk_delay_ms },
+            output,
+        },
+    )
+}
+
+fn output() -> impl Strategy<Value = Output> {
+    let chunks = (prop::option::of(1u32..9), prop::option::of(0u32..20));
+    let told = (any::<bool>(), any::<bool>(), prop::option::of(0u32..4));
+    (chunks, told, any::<bool>()).prop_map(
+        |((chunk_chars, max_chunk_delay_ms), (ids, logprobs, top_logprobs), echo_prompt)| Output {
+            chunk_chars,
+            max_chunk_delay_ms,
+            ids,
+            logprobs,
+            top_logprobs,
+            echo_prompt,
         },
     )
 }

@@ -70,6 +70,7 @@ impl Text {
     /// Checks what the reader got, now that nothing more comes.
     pub(crate) fn check(&self, rig: &Rig, trace: &Trace, is_aborted: bool) {
         self.check_text(rig, trace);
+        self.check_symbols(rig);
         let was_slow = self.let_go == Some(true);
         match (&self.got.finished, &self.got.failed) {
             (Some(finished), _) => self.check_finished(finished, rig, trace),
@@ -86,18 +87,50 @@ impl Text {
     fn check_text(&self, rig: &Rig, trace: &Trace) {
         let reason = self.got.finished.as_ref().map(|finished| finished.reason);
         if self.is_poisoned(trace) {
-            assert_eq!(self.got.text, "", "drawn from what are no numbers");
+            assert!(self.echo(rig).starts_with(&self.got.text), "drawn from what are no numbers");
             assert!(
                 matches!(reason, None | Some(FinishReason::Deadline)),
                 "{reason:?} of a model that failed"
             );
             return;
         }
-        let alone = solo_ending(&self.wanted.request, &rig.vocab, trace.end_token);
+        let mut alone = solo_ending(&self.wanted.request, &rig.vocab, trace.end_token);
+        alone.text.insert_str(0, &self.echo(rig));
         let (got, text) = (&self.got, &self.got.text);
         assert!(alone.text.starts_with(text), "not the start of {:?}: {got:?}", alone.text);
         if reason.is_some_and(|reason| reason != FinishReason::Deadline) {
             assert_eq!(got.complete(), alone);
+        }
+    }
+
+    fn echoed(&self) -> &[u32] {
+        match &self.wanted.request.prompt {
+            Prompt::Ids(ids) if self.wanted.request.output.echo_prompt => ids,
+            _ => &[],
+        }
+    }
+
+    fn echo(&self, rig: &Rig) -> String {
+        rig.vocab.decode(self.echoed())
+    }
+
+    /// What is told of symbols belongs to the characters that it comes with, and comes if it was asked for.
+    fn check_symbols(&self, rig: &Rig) {
+        let (output, got) = (&self.wanted.request.output, &self.got);
+        let num_top = output.top_logprobs.unwrap_or(0) as usize;
+        let has_logprobs = output.logprobs || num_top > 0;
+        let num_telling = if output.ids || has_logprobs { got.chunk_chars.len() } else { 0 };
+        assert_eq!(got.pieces.len(), num_telling, "{output:?}");
+        let (mut ids, mut text) = (Vec::new(), String::new());
+        for (piece, symbols) in &got.pieces {
+            let num = symbols.ids.len();
+            let lens = (symbols.logprobs.len(), symbols.top.len());
+            assert_eq!(lens, (if has_logprobs { num } else { 0 }, num * num_top), "{output:?}");
+            ids.extend(&symbols.ids);
+            text += piece;
+            let (of_prompt, drawn) = ids.split_at(self.echoed().len().min(ids.len()));
+            assert!(self.echoed().starts_with(of_prompt), "{of_prompt:?} is no echo");
+            assert_eq!(rig.vocab.decode(of_prompt) + &rig.vocab.decode(drawn), text, "of other characters");
         }
     }
 

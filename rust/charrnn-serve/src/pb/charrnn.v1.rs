@@ -117,6 +117,19 @@ pub struct Output {
     /// Longest wait of a character before its chunk is sent. Absent: 10 ms, growing with the number of live streams.
     #[prost(uint32, optional, tag = "2")]
     pub max_chunk_delay_ms: ::core::option::Option<u32>,
+    /// Chunks tell the indices of their symbols.
+    #[prost(bool, tag = "3")]
+    pub ids: bool,
+    /// And how likely each symbol was.
+    #[prost(bool, tag = "4")]
+    pub logprobs: bool,
+    /// And so many of the most likely symbols in its place, at most 20, with the logarithms of theirs; default 0.
+    #[prost(uint32, optional, tag = "5")]
+    pub top_logprobs: ::core::option::Option<u32>,
+    /// The prompt's text comes first, in chunks like the rest; offsets and counts of characters then include it. Its symbols
+    /// are told of like the others, the first as the model predicts it from its start symbol.
+    #[prost(bool, tag = "6")]
+    pub echo_prompt: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GenerateResponse {
@@ -164,7 +177,7 @@ pub struct Started {
     pub prompt_chars: u32,
 }
 /// A piece of the text; the pieces in order are the text.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Chunk {
     #[prost(string, tag = "1")]
     pub text: ::prost::alloc::string::String,
@@ -174,6 +187,27 @@ pub struct Chunk {
     /// Characters of the text before this chunk.
     #[prost(uint64, tag = "3")]
     pub offset: u64,
+    /// If asked for: the indices of the symbols that text is of, and of no others. With a byte vocabulary they are those of
+    /// its bytes, so that there may be more of them than n, and U+FFFD stands for up to three that are no UTF-8. What a stop
+    /// string or an unfinished character holds back comes with its characters; the end symbol is no part of the text.
+    #[prost(uint32, repeated, tag = "4")]
+    pub ids: ::prost::alloc::vec::Vec<u32>,
+    /// One for each of ids: the natural logarithm of its probability in the model's own distribution, at temperature 1 and
+    /// before any rule of Sampling.
+    #[prost(float, repeated, tag = "5")]
+    pub logprobs: ::prost::alloc::vec::Vec<f32>,
+    /// One for each of ids.
+    #[prost(message, repeated, tag = "6")]
+    pub top: ::prost::alloc::vec::Vec<TopLogprobs>,
+}
+/// The most likely symbols in one place, the likeliest first, the lowest id first among equals.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TopLogprobs {
+    #[prost(uint32, repeated, tag = "1")]
+    pub ids: ::prost::alloc::vec::Vec<u32>,
+    /// One for each of ids.
+    #[prost(float, repeated, tag = "2")]
+    pub logprobs: ::prost::alloc::vec::Vec<f32>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Finished {
@@ -205,6 +239,63 @@ pub struct Timing {
     /// Mean number of streams in the batch over those steps.
     #[prost(double, tag = "5")]
     pub mean_batch: f64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ScoreRequest {
+    /// Echoed in the response; chosen by the client, may be empty.
+    #[prost(string, tag = "1")]
+    pub request_id: ::prost::alloc::string::String,
+    /// Name of the model; may be empty when the server holds exactly one.
+    #[prost(string, tag = "2")]
+    pub model: ::prost::alloc::string::String,
+    /// Text that the model reads first and that is not scored. Empty: the first symbol is predicted from the start symbol.
+    #[prost(string, tag = "6")]
+    pub prompt: ::prost::alloc::string::String,
+    /// The response tells ids and logprobs.
+    #[prost(bool, tag = "7")]
+    pub per_symbol: bool,
+    /// And so many of the most likely symbols in the place of each, at most 20; default 0. With 20 of them the answer for
+    /// 65,536 symbols takes 10 MB, where gRPC clients take 4 unless they are told otherwise.
+    #[prost(uint32, optional, tag = "8")]
+    pub top_logprobs: ::core::option::Option<u32>,
+    /// What is scored: at least one symbol. Within a model of documents the end symbol may be part of it, and begins the next
+    /// document from the zero state.
+    #[prost(oneof = "score_request::TextOrIds", tags = "4, 5")]
+    pub text_or_ids: ::core::option::Option<score_request::TextOrIds>,
+}
+/// Nested message and enum types in `ScoreRequest`.
+pub mod score_request {
+    /// What is scored: at least one symbol. Within a model of documents the end symbol may be part of it, and begins the next
+    /// document from the zero state.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum TextOrIds {
+        #[prost(string, tag = "4")]
+        Text(::prost::alloc::string::String),
+        /// The same as symbol indices.
+        #[prost(message, tag = "5")]
+        Ids(super::TokenIds),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ScoreResponse {
+    #[prost(string, tag = "1")]
+    pub request_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub model: ::prost::alloc::string::String,
+    /// Symbols of the text: characters, or bytes.
+    #[prost(uint32, tag = "3")]
+    pub num_symbols: u32,
+    /// Minus the sum of the natural logarithms of their probabilities in the model's own distribution. Infinite if the model
+    /// rules one of them out.
+    #[prost(double, tag = "4")]
+    pub nats: f64,
+    /// The rest as in Chunk, for all of the text.
+    #[prost(float, repeated, tag = "5")]
+    pub logprobs: ::prost::alloc::vec::Vec<f32>,
+    #[prost(message, repeated, tag = "6")]
+    pub top: ::prost::alloc::vec::Vec<TopLogprobs>,
+    #[prost(uint32, repeated, tag = "7")]
+    pub ids: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListModelsRequest {}
@@ -275,7 +366,7 @@ pub struct ModelStats {
     /// Texts that wait for a slot.
     #[prost(uint32, tag = "6")]
     pub waiting: u32,
-    /// Texts that are over: length, stop, match, end, deadline (as in FinishReason), cancelled, failed, stopped (with the server),
+    /// Texts that are over: length, stop, match, end, deadline (as in FinishReason), scored, cancelled, failed, stopped (with the server),
     /// stalled (their reader took nothing for too long).
     #[prost(map = "string, uint64", tag = "7")]
     pub ended: ::std::collections::HashMap<::prost::alloc::string::String, u64>,
@@ -537,6 +628,25 @@ pub mod char_rnn_client {
                 .insert(GrpcMethod::new("charrnn.v1.CharRnn", "GenerateMany"));
             self.inner.streaming(req, path, codec).await
         }
+        /// How likely a text is.
+        pub async fn score(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ScoreRequest>,
+        ) -> std::result::Result<tonic::Response<super::ScoreResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::SmallBuffers::default();
+            let path = http::uri::PathAndQuery::from_static("/charrnn.v1.CharRnn/Score");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("charrnn.v1.CharRnn", "Score"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The models this server holds.
         pub async fn list_models(
             &mut self,
@@ -632,6 +742,11 @@ pub mod char_rnn_server {
             tonic::Response<Self::GenerateManyStream>,
             tonic::Status,
         >;
+        /// How likely a text is.
+        async fn score(
+            &self,
+            request: tonic::Request<super::ScoreRequest>,
+        ) -> std::result::Result<tonic::Response<super::ScoreResponse>, tonic::Status>;
         /// The models this server holds.
         async fn list_models(
             &self,
@@ -816,6 +931,49 @@ pub mod char_rnn_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/charrnn.v1.CharRnn/Score" => {
+                    #[allow(non_camel_case_types)]
+                    struct ScoreSvc<T: CharRnn>(pub Arc<T>);
+                    impl<T: CharRnn> tonic::server::UnaryService<super::ScoreRequest>
+                    for ScoreSvc<T> {
+                        type Response = super::ScoreResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ScoreRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as CharRnn>::score(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ScoreSvc(inner);
+                        let codec = crate::codec::SmallBuffers::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -11,6 +11,7 @@ mod metrics;
 mod overload;
 mod reflection;
 mod refusals;
+mod score;
 mod shutdown;
 mod slow_reader;
 mod stats;

@@ -41,6 +41,7 @@ fn bad_requests() -> Vec<(GenerateRequest, &'static str)> {
         (stop(vec!["a".repeat(100_000)]), "stop"),
         (output(Output { chunk_chars: Some(0), ..Output::default() }), "chunk_chars"),
         (output(Output { max_chunk_delay_ms: Some(u32::MAX), ..Output::default() }), "max_chunk_delay_ms"),
+        (output(Output { top_logprobs: Some(21), ..Output::default() }), "top_logprobs"),
         (request("abé", 1), "U+00E9"),
         (request(&"a".repeat(70_000), 1), "prompt"),
     ]

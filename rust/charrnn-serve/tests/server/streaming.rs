@@ -45,7 +45,7 @@ async fn a_stop_string_ends_the_text_and_is_named() {
 #[tokio::test]
 async fn chunks_hold_what_the_request_says() {
     let (server, _model) = TestServer::of(FakeModel::new()).await;
-    let output = Output { chunk_chars: Some(7), max_chunk_delay_ms: Some(60_000) };
+    let output = Output { chunk_chars: Some(7), max_chunk_delay_ms: Some(60_000), ..Output::default() };
     let request = GenerateRequest { output: Some(output), ..request("z", 50) };
     let stream = server.client().await.generate(request).await.expect("accepted").into_inner();
     let sizes: Vec<u32> = chunks(&read_all(stream).await.0).iter().map(|chunk| chunk.n).collect();
