@@ -198,7 +198,7 @@ class Layers:
 def open_bundle(path: str | PathLike[str]) -> tuple[str, str]: ...
 
 class Reload:
-    def __init__(self) -> None: ...
+    def __new__(cls) -> Reload: ...
     def trigger(self) -> None: ...
 
 def serve(
@@ -207,6 +207,7 @@ def serve(
     onnxruntime: str | PathLike[str],
     listen: str,
     metrics: str | None,
+    admin: str | None,
     workers: int | None,
     max_streams: int,
     max_queue: int,
@@ -218,9 +219,13 @@ def serve(
         str | PathLike[str] | None,
         int | None,
     ],
+    logging: tuple[str, str, bool] | None,
     reload: Reload,
-    on_ready: Callable[[str, str | None], None],
+    on_ready: Callable[[str, str | None, str | None], None],
 ) -> None: ...
+def check_served(
+    *, bundle: str | PathLike[str], onnxruntime: str | PathLike[str], precision: str | None, batch: int
+) -> tuple[str, str, str, int, int, int]: ...
 def limits() -> list[tuple[str, float, float, float | None, str]]: ...
 def philox4x32(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]: ...
 

@@ -65,8 +65,9 @@ _NOT_REACHED = (
 class GenerateFields(SamplingFields, total=False):
     """What ``generate`` takes by keyword: the fields of ``SamplingParams``, and
 
-    ``model``: its name; may be left out when the server holds one. ``sample_index``: which of several samples
-    of one prompt and seed. ``chunk_chars``: characters a chunk holds before it is sent, whatever its
+    ``model``: its name; may be left out when the server holds one. ``version``: only this one of the model,
+    instead of the one that is served now. ``sample_index``: which of several samples of one prompt and seed.
+    ``chunk_chars``: characters a chunk holds before it is sent, whatever its
     age; default 256. ``max_chunk_delay_ms``: longest wait of a character for its chunk; absent, 10 ms and
     more under load. ``ids``: chunks tell the token ids of their characters. ``logprobs``: and how likely each
     was, natural logarithms in the model's own distribution. ``top_logprobs``: and so many of the most likely
@@ -74,6 +75,7 @@ class GenerateFields(SamplingFields, total=False):
     """
 
     model: str
+    version: str | None
     sample_index: int
     chunk_chars: int | None
     max_chunk_delay_ms: int | None
@@ -195,9 +197,13 @@ def request_of(prompt: str, params: SamplingParams | None, fields: GenerateField
     """
     given: dict[str, Any] = dict(fields)
     model, index = given.pop("model", ""), given.pop("sample_index", 0)
+    version = given.pop("version", None)
     output = {wire: given.pop(name, None) for name, wire in _OUTPUT.items()}
     sampling = to_fields(params, cast(SamplingFields, given)) | ({"sample_index": index} if index else {})
-    return to_request(prompt, model, sampling, output)
+    request = to_request(prompt, model, sampling, output)
+    if version is not None:
+        request.version = version
+    return request
 
 
 def one_of_many(request_id: str, asked: Asked | None) -> pb.GenerateRequest:

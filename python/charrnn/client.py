@@ -84,8 +84,8 @@ class Client:
         Args:
             prompt: what the model reads first; not part of the text.
             params: or its fields as keywords: ``temperature``, ``seed``, ``max_tokens``, ``stop``...
-            fields: ``model``, ``sample_index``, ``chunk_chars``, ``max_chunk_delay_ms``, ``ids``,
-                ``logprobs``, ``top_logprobs``, ``echo``: see ``charrnn.calls.GenerateFields``.
+            fields: ``model``, ``version``, ``sample_index``, ``chunk_chars``, ``max_chunk_delay_ms``,
+                ``ids``, ``logprobs``, ``top_logprobs``, ``echo``: see ``charrnn.calls.GenerateFields``.
 
         Raises:
             RequestError: a parameter out of its limits; on reading also an unknown model or character.

@@ -94,6 +94,8 @@ class Progress:
         assert self._started is not None
         self.request.sampling.seed = self._started.seed
         self.request.model = self._started.model
+        if self._started.version:
+            self.request.version = self._started.version
         self._num_known, self._replayed = self._num_chars, hashlib.blake2b()
         self._num_symbols_known = self._num_symbols
 

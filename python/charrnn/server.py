@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 from charrnn import _native
 from charrnn.addresses import is_loopback
@@ -20,12 +21,15 @@ from charrnn.sampler import refusing_overflow
 
 DEFAULT_LISTEN = "127.0.0.1:50051"
 
+LogLevel = Literal["debug", "info", "warn", "error", "off"]
+
 
 def serve(
     bundles: Sequence[str | os.PathLike[str]],
     *,
     listen: str = DEFAULT_LISTEN,
     metrics: str | None = None,
+    admin: str | None = None,
     insecure: bool = False,
     tls_cert: str | os.PathLike[str] | None = None,
     tls_key: str | os.PathLike[str] | None = None,
@@ -37,20 +41,26 @@ def serve(
     max_queue: int = 1024,
     precision: str | None = None,
     drain_timeout_s: float = 30.0,
+    log_format: Literal["text", "json"] | None = None,
+    log_level: LogLevel = "info",
+    log_requests: bool = False,
     on_ready: Callable[[str], None] = lambda address: None,
     on_metrics: Callable[[str], None] = lambda address: None,
+    on_admin: Callable[[str], None] = lambda address: None,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM; then finish the texts under way, at most ``drain_timeout_s`` seconds.
 
-    A second signal ends it at once. Call it from the main thread: signals arrive there. With ``tls_cert`` or
-    ``token_file``, SIGHUP reads those files again; connections and texts go on.
+    A second signal ends it at once; SIGHUP reads certificates and tokens again, and loads what has changed
+    in the folders of the models, while texts go on. Call it from the main thread: signals arrive there.
 
     Args:
         listen: ``host:port``; port 0 takes a free one.
         metrics: the same for Prometheus' ``/metrics`` and for ``/healthz``, over HTTP/1.1; ``None`` is off.
+        admin: the same for ``charrnn.admin``, on this machine only: it loads any folder it is told to.
         insecure: allow an address that other machines can reach though not everything is encrypted and
             authenticated.
-        tls_cert: PEM file of this server's certificate and those up to its authority; both listeners encrypt.
+        tls_cert: PEM file of this server's certificate and those up to its authority; what other machines may
+            reach is encrypted.
         tls_key: PEM file of its private key, which nobody else may read.
         client_ca: PEM file of authorities; only clients with a certificate of theirs connect. ``/healthz``
             asks for none.
@@ -62,8 +72,13 @@ def serve(
         max_streams: texts decoded at once by each worker.
         max_queue: texts that may wait; one more is refused at once.
         precision: ``"int8"`` or ``"fp32"``; ``None`` takes int8 where the bundle has it.
+        log_format: what happens is told on stderr, for people or as JSON; ``None`` tells nothing. A process
+            tells as its first server does.
+        log_level: the least that is told.
+        log_requests: tell also of each text that is over; never what it or its prompt says.
         on_ready: called once, with the real address, when requests are answered.
         on_metrics: called right after, with the real address of ``metrics``, if there is one.
+        on_admin: the same for ``admin``.
 
     Raises:
         RequestError: an address that cannot be listened on as asked, or options that need another.
@@ -76,27 +91,32 @@ def serve(
     check_listen(listen, may_leave=may_leave)
     if metrics is not None:
         check_listen(metrics, may_leave=may_leave, name="metrics")
+    if admin is not None:
+        _check_admin(admin)
     reload = _native.Reload()
-    can_reload = tls_cert is not None or token_file is not None
     pair = None if tls_cert is None or tls_key is None else (tls_cert, tls_key)
 
-    def ready(address: str, metrics_address: str | None) -> None:
+    def ready(address: str, metrics_address: str | None, admin_address: str | None) -> None:
         on_ready(address)
         if metrics_address is not None:
             on_metrics(metrics_address)
+        if admin_address is not None:
+            on_admin(admin_address)
 
-    with refusing_overflow(), hangups(reload) if can_reload else contextlib.nullcontext():
+    with refusing_overflow(), hangups(reload):
         _native.serve(
             bundles=bundles,
             onnxruntime=find_onnxruntime(),
             listen=listen,
             metrics=metrics,
+            admin=admin,
             workers=workers,
             max_streams=max_streams,
             max_queue=max_queue,
             precision=precision,
             drain_timeout_s=drain_timeout_s,
             access=(pair, client_ca, token_file, max_streams_per_client),
+            logging=None if log_format is None else (log_format, log_level, log_requests),
             reload=reload,
             on_ready=ready,
         )
@@ -125,6 +145,15 @@ def check_files(tls_cert: object, tls_key: object, client_ca: object) -> None:
         raise RequestError("tls_cert and tls_key go together (--tls-cert, --tls-key); give both")
     if client_ca is not None and tls_cert is None:
         raise RequestError("client_ca needs tls_cert and tls_key (--client-ca, --tls-cert, --tls-key)")
+
+
+def _check_admin(address: str) -> None:
+    check_listen(address, may_leave=True, name="admin")
+    if not is_loopback(address):
+        raise RequestError(
+            f"admin address {address!r} can be reached from other machines, and whoever reaches it may load "
+            "any folder and end the server; listen on 127.0.0.1"
+        )
 
 
 def check_listen(address: str, *, may_leave: bool, name: str = "listen") -> None:

@@ -25,6 +25,8 @@ class Started:
     model: str
     seed: int
     num_prompt_tokens: int
+    version: str = ""
+    """Of the model, where a server told it."""
 
 
 Top = tuple[tuple[int, float], ...]
@@ -109,6 +111,11 @@ class Stream(Iterator[Chunk]):
     def model(self) -> str:
         """Name of the model; waits until the request is accepted."""
         return self._start().model
+
+    @property
+    def version(self) -> str:
+        """Which model of that name, where a server told it; waits until the request is accepted."""
+        return self._start().version
 
     @property
     def finished(self) -> Finished | None:

@@ -31,11 +31,13 @@ _REASONS: dict[int, FinishReason] = {
 class Model:
     """A model that a server holds; ``digest`` is the sha256 of its bundle's manifest.
 
+    ``version`` tells models of one name apart, of which the older is there until its texts are over.
     ``state_bytes``: what one stream keeps. ``bpc``: bits per character on the validation split, if known.
     ``end_token`` ends a text of a model of documents; to go on beyond it, ban it with ``logit_bias``.
     """
 
     name: str
+    version: str
     digest: str
     cell: str
     num_layers: int
@@ -47,10 +49,10 @@ class Model:
     end_token: int | None
 
 
-def method(name: str) -> tuple[str, Any, Any]:
+def method(name: str, service: str = "CharRnn") -> tuple[str, Any, Any]:
     """What a channel needs to know of a method: its path, how requests are written and responses read."""
     request, response = getattr(pb, f"{name}Request"), getattr(pb, f"{name}Response")
-    return f"/charrnn.v1.CharRnn/{name}", request.SerializeToString, response.FromString
+    return f"/charrnn.v1.{service}/{name}", request.SerializeToString, response.FromString
 
 
 def to_fields(params: SamplingParams | None, given: SamplingFields) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def to_event(response: pb.GenerateResponse) -> Event | None:
     match response.WhichOneof("event"):
         case "started":
             started = response.started
-            return Started(started.model, started.seed, started.prompt_chars)
+            return Started(started.model, started.seed, started.prompt_chars, started.version)
         case "chunk":
             return _chunk(response.chunk)
         case "finished":
@@ -164,6 +166,7 @@ def to_model(model: pb.Model) -> Model:
     unit: Unit = "byte" if model.vocab.unit == pb.UNIT_BYTE else "char"
     return Model(
         name=model.name,
+        version=model.version,
         digest=model.digest,
         cell=model.cell,
         num_layers=model.num_layers,

@@ -375,13 +375,13 @@ def test_models() -> None:
     vocab = pb.Vocab(unit=pb.UNIT_CHAR, symbols=[10, 97])
     shape = {"cell": "lstm", "num_layers": 2, "hidden_size": 16, "precision": "int8", "state_bytes": 256}
     models = (
-        pb.Model(name="m", digest="d", vocab=vocab, bpc=0, end_token=0, **shape),
+        pb.Model(name="m", version="v", digest="d", vocab=vocab, bpc=0, end_token=0, **shape),
         pb.Model(name="n", vocab=vocab, **shape),
     )
     with fake_server(finished_at_once, models) as address, Client(address) as client:
         assert client.models() == [
-            Model(name="m", digest="d", vocab=Vocab([10, 97]), bpc=0.0, end_token=0, **shape),
-            Model(name="n", digest="", vocab=Vocab([10, 97]), bpc=None, end_token=None, **shape),
+            Model(name="m", version="v", digest="d", vocab=Vocab([10, 97]), bpc=0.0, end_token=0, **shape),
+            Model(name="n", version="", digest="", vocab=Vocab([10, 97]), bpc=None, end_token=None, **shape),
         ]
 
 

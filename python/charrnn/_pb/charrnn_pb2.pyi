@@ -32,9 +32,10 @@ UNIT_CHAR: Unit
 UNIT_BYTE: Unit
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("request_id", "model", "prompt", "prompt_ids", "cancel", "sampling", "stopping", "output")
+    __slots__ = ("request_id", "model", "version", "prompt", "prompt_ids", "cancel", "sampling", "stopping", "output")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     PROMPT_IDS_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
@@ -43,13 +44,14 @@ class GenerateRequest(_message.Message):
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
+    version: str
     prompt: str
     prompt_ids: TokenIds
     cancel: bool
     sampling: Sampling
     stopping: Stopping
     output: Output
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., prompt_ids: _Optional[_Union[TokenIds, _Mapping]] = ..., cancel: _Optional[bool] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stopping: _Optional[_Union[Stopping, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., prompt: _Optional[str] = ..., prompt_ids: _Optional[_Union[TokenIds, _Mapping]] = ..., cancel: _Optional[bool] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stopping: _Optional[_Union[Stopping, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ...) -> None: ...
 
 class TokenIds(_message.Message):
     __slots__ = ("ids",)
@@ -153,14 +155,16 @@ class Refused(_message.Message):
     def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Started(_message.Message):
-    __slots__ = ("model", "seed", "prompt_chars")
+    __slots__ = ("model", "version", "seed", "prompt_chars")
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     PROMPT_CHARS_FIELD_NUMBER: _ClassVar[int]
     model: str
+    version: str
     seed: int
     prompt_chars: int
-    def __init__(self, model: _Optional[str] = ..., seed: _Optional[int] = ..., prompt_chars: _Optional[int] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., seed: _Optional[int] = ..., prompt_chars: _Optional[int] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("text", "n", "offset", "ids", "logprobs", "top")
@@ -259,8 +263,9 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "digest", "cell", "num_layers", "hidden_size", "precision", "state_bytes", "vocab", "bpc", "end_token")
+    __slots__ = ("name", "version", "digest", "cell", "num_layers", "hidden_size", "precision", "state_bytes", "vocab", "bpc", "end_token")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     CELL_FIELD_NUMBER: _ClassVar[int]
     NUM_LAYERS_FIELD_NUMBER: _ClassVar[int]
@@ -271,6 +276,7 @@ class Model(_message.Message):
     BPC_FIELD_NUMBER: _ClassVar[int]
     END_TOKEN_FIELD_NUMBER: _ClassVar[int]
     name: str
+    version: str
     digest: str
     cell: str
     num_layers: int
@@ -280,7 +286,7 @@ class Model(_message.Message):
     vocab: Vocab
     bpc: float
     end_token: int
-    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., cell: _Optional[str] = ..., num_layers: _Optional[int] = ..., hidden_size: _Optional[int] = ..., precision: _Optional[str] = ..., state_bytes: _Optional[int] = ..., vocab: _Optional[_Union[Vocab, _Mapping]] = ..., bpc: _Optional[float] = ..., end_token: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., cell: _Optional[str] = ..., num_layers: _Optional[int] = ..., hidden_size: _Optional[int] = ..., precision: _Optional[str] = ..., state_bytes: _Optional[int] = ..., vocab: _Optional[_Union[Vocab, _Mapping]] = ..., bpc: _Optional[float] = ..., end_token: _Optional[int] = ...) -> None: ...
 
 class Vocab(_message.Message):
     __slots__ = ("unit", "symbols")
@@ -303,7 +309,7 @@ class GetStatsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ModelStats, _Mapping]]] = ...) -> None: ...
 
 class ModelStats(_message.Message):
-    __slots__ = ("model", "slots", "running", "parked", "waiting", "ended", "rejected", "batch", "step", "sample", "send", "queue", "first_char", "inter_char", "chunk_chars")
+    __slots__ = ("model", "version", "slots", "running", "parked", "waiting", "ended", "rejected", "batch", "step", "sample", "send", "queue", "first_char", "inter_char", "chunk_chars")
     class EndedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -319,6 +325,7 @@ class ModelStats(_message.Message):
         value: int
         def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     PARKED_FIELD_NUMBER: _ClassVar[int]
@@ -334,6 +341,7 @@ class ModelStats(_message.Message):
     INTER_CHAR_FIELD_NUMBER: _ClassVar[int]
     CHUNK_CHARS_FIELD_NUMBER: _ClassVar[int]
     model: str
+    version: str
     slots: int
     running: int
     parked: int
@@ -348,7 +356,7 @@ class ModelStats(_message.Message):
     first_char: Histogram
     inter_char: Histogram
     chunk_chars: Histogram
-    def __init__(self, model: _Optional[str] = ..., slots: _Optional[int] = ..., running: _Optional[int] = ..., parked: _Optional[int] = ..., waiting: _Optional[int] = ..., ended: _Optional[_Mapping[str, int]] = ..., rejected: _Optional[_Mapping[str, int]] = ..., batch: _Optional[_Union[Histogram, _Mapping]] = ..., step: _Optional[_Union[Histogram, _Mapping]] = ..., sample: _Optional[_Union[Histogram, _Mapping]] = ..., send: _Optional[_Union[Histogram, _Mapping]] = ..., queue: _Optional[_Union[Histogram, _Mapping]] = ..., first_char: _Optional[_Union[Histogram, _Mapping]] = ..., inter_char: _Optional[_Union[Histogram, _Mapping]] = ..., chunk_chars: _Optional[_Union[Histogram, _Mapping]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., slots: _Optional[int] = ..., running: _Optional[int] = ..., parked: _Optional[int] = ..., waiting: _Optional[int] = ..., ended: _Optional[_Mapping[str, int]] = ..., rejected: _Optional[_Mapping[str, int]] = ..., batch: _Optional[_Union[Histogram, _Mapping]] = ..., step: _Optional[_Union[Histogram, _Mapping]] = ..., sample: _Optional[_Union[Histogram, _Mapping]] = ..., send: _Optional[_Union[Histogram, _Mapping]] = ..., queue: _Optional[_Union[Histogram, _Mapping]] = ..., first_char: _Optional[_Union[Histogram, _Mapping]] = ..., inter_char: _Optional[_Union[Histogram, _Mapping]] = ..., chunk_chars: _Optional[_Union[Histogram, _Mapping]] = ...) -> None: ...
 
 class Histogram(_message.Message):
     __slots__ = ("counts", "sum")
@@ -357,3 +365,39 @@ class Histogram(_message.Message):
     counts: _containers.RepeatedScalarFieldContainer[int]
     sum: int
     def __init__(self, counts: _Optional[_Iterable[int]] = ..., sum: _Optional[int] = ...) -> None: ...
+
+class LoadModelRequest(_message.Message):
+    __slots__ = ("bundle", "model")
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    bundle: str
+    model: str
+    def __init__(self, bundle: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
+
+class LoadModelResponse(_message.Message):
+    __slots__ = ("model", "replaced")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REPLACED_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    replaced: str
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., replaced: _Optional[str] = ...) -> None: ...
+
+class UnloadModelRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class UnloadModelResponse(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    def __init__(self, version: _Optional[str] = ...) -> None: ...
+
+class DrainRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DrainResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

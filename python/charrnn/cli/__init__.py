@@ -34,6 +34,7 @@ COMMANDS = (
     "import",
     "sample",
     "serve",
+    "admin",
     "generate",
     "bench",
     "compress",

@@ -58,22 +58,27 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def misfit(option: click.Option, value: object) -> str | None:
+def takes_many(option: click.Parameter) -> bool:
+    """Whether it is an option that may be repeated, or an argument that is a list."""
+    return getattr(option, "multiple", False) or option.nargs == -1
+
+
+def misfit(option: click.Parameter, value: object) -> str | None:
     """What an option takes, where a value of a file is of another type; nothing where it fits."""
-    if option.multiple and isinstance(value, list):
+    if takes_many(option) and isinstance(value, list):
         return next(filter(None, (_misfit_of_one(option, word) for word in value)), None)
     if isinstance(option.type, CommaList) and isinstance(value, list):
         return None if all(type(word) in (int, str) for word in value) else "a string or a list of words"
     return _misfit_of_one(option, value)
 
 
-def _misfit_of_one(option: click.Option, value: object) -> str | None:
+def _misfit_of_one(option: click.Parameter, value: object) -> str | None:
     types, name = _types_of(option)
     return None if type(value) in types else name
 
 
-def _types_of(option: click.Option) -> tuple[tuple[type, ...], str]:
-    if option.is_flag:
+def _types_of(option: click.Parameter) -> tuple[tuple[type, ...], str]:
+    if getattr(option, "is_flag", False):
         return (bool,), "true or false"
     if isinstance(option.type, click.types.IntParamType):
         return (int,), "a whole number"

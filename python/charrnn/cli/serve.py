@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import click
 
+from charrnn.cli.in_force import settings_in_force
 from charrnn.cli.kinds import YEAR_S, Number
+from charrnn.cli.served_check import report_checks
 
 READY = "serving on "
 """Begins the line that tells the address, once requests are answered."""
 
 METRICS = "metrics on "
 """Begins the line after it, with ``--metrics``."""
+
+ADMIN = "admin on "
+"""Begins the line after those, with ``--admin``."""
 
 
 @click.command(
@@ -21,9 +28,12 @@ METRICS = "metrics on "
       charrnn serve shakespeare --metrics 127.0.0.1:9464
       charrnn serve shakespeare --listen 0.0.0.0:50051 \
         --tls-cert cert.pem --tls-key key.pem --token-file tokens
+      charrnn serve shakespeare linux --check
+      charrnn serve --config server.toml --print-config
 
-    SIGHUP reads certificates and tokens again. Ctrl-C or SIGTERM lets running texts finish and refuses new
-    ones; then the exit code is 0. A second one stops at once, with 130 for Ctrl-C and 143 for SIGTERM.
+    SIGHUP reads certificates and tokens again, and loads the bundles that have changed in their folders,
+    while texts go on. Ctrl-C or SIGTERM lets running texts finish and refuses new ones; then the exit code
+    is 0. A second one stops at once, with 130 for Ctrl-C and 143 for SIGTERM.
     """
 )
 @click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path())
@@ -37,6 +47,12 @@ METRICS = "metrics on "
     "--metrics",
     metavar="HOST:PORT",
     help="Where Prometheus finds /metrics, and others /healthz, over HTTP.",
+    show_default="off",
+)
+@click.option(
+    "--admin",
+    metavar="HOST:PORT",
+    help="Where charrnn admin loads and unloads models; on this machine only.",
     show_default="off",
 )
 @click.option(
@@ -76,41 +92,70 @@ METRICS = "metrics on "
     is_flag=True,
     help="Let other machines connect though not all is encrypted and authenticated.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="How a line on stderr tells what happens.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warn", "error", "off"]),
+    default="info",
+    help="The least that is told; debug also tells of each text.",
+)
+@click.option(
+    "--log-requests", is_flag=True, help="Tell of each text that is over: how long it took, not what it says."
+)
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Load, check and measure each BUNDLE instead; exit code 3 if one cannot be served.",
+)
+@click.option("--json", "as_json", is_flag=True, help="With --check: print one JSON document.")
+@click.option("--print-config", is_flag=True, help="Print what holds, and where it was said, instead.")
+@click.pass_context
 def serve(
+    context: click.Context,
+    /,
     bundles: tuple[str, ...],
-    listen: str,
-    metrics: str | None,
-    workers: int | None,
-    max_streams: int,
-    queue: int,
-    precision: str | None,
-    drain_timeout: float,
-    tls_cert: str | None,
-    tls_key: str | None,
-    client_ca: str | None,
-    token_file: str | None,
-    max_streams_per_client: int | None,
-    insecure: bool,
+    check: bool,
+    as_json: bool,
+    print_config: bool,
+    **options: Any,
 ) -> None:
     """Serve each BUNDLE, an exported model, over gRPC until Ctrl-C."""
+    if print_config:
+        click.echo("\n".join(settings_in_force(context)))
+    elif check:
+        shape = {name: options[name] for name in ("workers", "max_streams", "precision")}
+        report_checks(bundles, as_json=as_json, **shape)
+    else:
+        _run(bundles, **options)
+
+
+def _run(
+    bundles: tuple[str, ...],
+    *,
+    queue: int,
+    drain_timeout: float,
+    log_format: Literal["text", "json"],
+    **options: Any,
+) -> None:
     from charrnn.server import serve as run_server
 
-    scheme = "https" if tls_cert else "http"
+    def tell(line: str) -> None:
+        if log_format == "text":  # the extension says it in JSON
+            click.echo(line, err=True)
+
+    scheme = "https" if options["tls_cert"] else "http"
     run_server(
         bundles,
-        listen=listen,
-        metrics=metrics,
-        insecure=insecure,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        client_ca=client_ca,
-        token_file=token_file,
-        max_streams_per_client=max_streams_per_client,
-        workers=workers,
-        max_streams=max_streams,
         max_queue=queue,
-        precision=precision,
         drain_timeout_s=drain_timeout,
-        on_ready=lambda address: click.echo(f"{READY}{address}; Ctrl-C stops", err=True),
-        on_metrics=lambda address: click.echo(f"{METRICS}{scheme}://{address}/metrics", err=True),
+        log_format=log_format,
+        on_ready=lambda address: tell(f"{READY}{address}; Ctrl-C stops"),
+        on_metrics=lambda address: tell(f"{METRICS}{scheme}://{address}/metrics"),
+        on_admin=lambda address: tell(f"{ADMIN}{address}"),
+        **options,
     )

@@ -11,9 +11,11 @@ from typing import Any
 
 import click
 
-from charrnn.cli.kinds import misfit, spelt_in_utf8
+from charrnn.cli.kinds import misfit, spelt_in_utf8, takes_many
 from charrnn.cli.naming import with_option_names
 from charrnn.errors import ConfigError
+
+_FILE = "charrnn.cli.settings.file"
 
 
 def with_settings(command: click.Command) -> click.Command:
@@ -52,9 +54,16 @@ def _config_option(variable: str) -> click.Option:
     )
 
 
+def configured_from(context: click.Context) -> str | None:
+    """The file that gave settings to a command, if one did."""
+    path: str | None = context.meta.get(_FILE)
+    return path
+
+
 def _apply(context: click.Context, option: click.Parameter, path: str | None) -> None:
     if path is None:
         return
+    context.meta[_FILE] = path
     name = context.command.name or ""
     tables, names = _read(path), _names(context.command)
     _check_tables(path, tables, context)
@@ -76,21 +85,25 @@ def _check_tables(path: str, tables: dict[str, Any], context: click.Context) -> 
         raise ConfigError(f"{path}: there is no command for [{unknown[0]}]; commands are {', '.join(known)}")
 
 
-def _as_default(option: click.Option, value: Any) -> Any:
+def _as_default(option: click.Parameter, value: Any) -> Any:
     """The value as click takes it from the environment or the command line."""
-    if option.multiple:
+    if takes_many(option):
         return value if isinstance(value, list) else [value]
     return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _names(command: click.Command) -> dict[str, click.Option]:
-    """Options by their spellings without the leading dashes, ``max-tokens`` and ``max_tokens`` alike."""
+def _names(command: click.Command) -> dict[str, click.Parameter]:
+    """Options by their spellings without the leading dashes, ``max-tokens`` and ``max_tokens`` alike.
+
+    An argument that is a list has its name.
+    """
     options = [
         p for p in command.params if isinstance(p, click.Option) and p.name not in ("config", "debug", "help")
     ]
-    spelt = [
+    spelt: list[tuple[str, click.Parameter]] = [
         (name.lstrip("-"), option) for option in options for name in option.opts if name.startswith("--")
     ]
+    spelt += [(p.name or "", p) for p in command.params if isinstance(p, click.Argument) and takes_many(p)]
     return {alias: option for name, option in spelt for alias in (name, name.replace("-", "_"))}
 
 

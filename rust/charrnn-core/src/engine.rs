@@ -118,6 +118,11 @@ impl Engine {
         self.admission.stats()
     }
 
+    /// Blocks until no stream is live, at most `timeout`; `submit` still takes requests.
+    pub fn wait_until_empty(&self, timeout: Duration) -> bool {
+        self.admission.wait_until_empty(timeout)
+    }
+
     /// From here on `submit` says `Stopping`; live streams go on.
     pub fn stop_admission(&self) {
         self.admission.stop();

@@ -26,6 +26,8 @@ const MAX_FILE_BYTES: u64 = 2 << 30;
 /// A state of 4 MiB a stream is a thousand times that of the largest model of the essay.
 const MAX_STATE_WIDTH: usize = 1 << 20;
 const MAX_NAME_CHARS: usize = 128;
+/// Of the digest, where a manifest names no version: 2^48 bundles.
+const VERSION_DIGITS: usize = 12;
 /// What a folder has that training wrote and nothing was exported from yet.
 const RUN_INFO: &str = "run.json";
 
@@ -36,6 +38,8 @@ pub struct Manifest {
     version: u32,
     /// What clients call the model.
     pub name: String,
+    /// What they call this version of it, where the digest will not do.
+    model_version: Option<String>,
     /// `lstm`, `gru` or `rnn`.
     pub cell: String,
     /// Recurrent layers.
@@ -108,6 +112,11 @@ impl Bundle {
         let digest = hex(&Sha256::digest(json.as_bytes()));
         let (dir, vocab) = (dir.to_owned(), Arc::new(vocab));
         Ok(Bundle { dir, json, manifest, digest, vocab, spec, start_token, end_token })
+    }
+
+    /// Tells models of one name apart: what the manifest says, or the first digits of the digest.
+    pub fn version(&self) -> &str {
+        self.manifest.model_version.as_deref().unwrap_or(&self.digest[..VERSION_DIGITS])
     }
 
     /// The manifest as it was read.
@@ -211,19 +220,12 @@ impl Manifest {
         if self.version != VERSION {
             return Err(format!("format version is {}, this charrnn reads {VERSION}", self.version));
         }
-        self.check_name()?;
+        check_word("name", &self.name)?;
+        self.model_version.iter().try_for_each(|version| check_word("model_version", version))?;
         self.check_tokens()?;
         self.check_state()?;
         self.check_shape()?;
         self.check_files()
-    }
-
-    fn check_name(&self) -> Result<(), String> {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        match (1..=MAX_NAME_CHARS).contains(&self.name.len()) && self.name.chars().all(is_plain) {
-            true => Ok(()),
-            false => Err(format!("name must be 1 to {MAX_NAME_CHARS} of A-Z a-z 0-9 . _ -")),
-        }
     }
 
     fn check_tokens(&self) -> Result<(), String> {
@@ -300,6 +302,15 @@ impl Manifest {
             Some(entry) => Err(format!("file {:?} of a precision has no sha256 under files", entry.path)),
             None => Ok(()),
         }
+    }
+}
+
+/// A word that fits into labels, messages and commands as it is.
+fn check_word(field: &str, word: &str) -> Result<(), String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    match (1..=MAX_NAME_CHARS).contains(&word.len()) && word.chars().all(is_plain) {
+        true => Ok(()),
+        false => Err(format!("{field} must be 1 to {MAX_NAME_CHARS} of A-Z a-z 0-9 . _ -")),
     }
 }
 

@@ -200,6 +200,35 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Both together.
+    pub fn merge(self, other: Stats) -> Stats {
+        let mut ended = self.ended;
+        ended.resize(ended.len().max(other.ended.len()), 0);
+        ended.iter_mut().zip(other.ended).for_each(|(count, more)| *count += more);
+        Stats {
+            slots: self.slots + other.slots,
+            running: self.running + other.running,
+            parked: self.parked + other.parked,
+            waiting: self.waiting + other.waiting,
+            ended,
+            queue_full: self.queue_full + other.queue_full,
+            stopping: self.stopping + other.stopping,
+            batch: self.batch.merge(other.batch),
+            step: self.step.merge(other.step),
+            sample: self.sample.merge(other.sample),
+            send: self.send.merge(other.send),
+            queue: self.queue.merge(other.queue),
+            first_char: self.first_char.merge(other.first_char),
+            inter_char: self.inter_char.merge(other.inter_char),
+            chunk_chars: self.chunk_chars.merge(other.chunk_chars),
+        }
+    }
+
+    /// What is left of an engine that is gone: what it did.
+    pub fn of_the_past(self) -> Stats {
+        Stats { slots: 0, running: 0, parked: 0, waiting: 0, ..self }
+    }
+
     pub(crate) fn read(streams: &Streams, turns: &[Turns]) -> Self {
         let over = |part: fn(&Turns) -> &Buckets| {
             turns.iter().map(|turns| part(turns).read()).fold(Counted::default(), Counted::merge)

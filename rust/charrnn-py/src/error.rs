@@ -88,7 +88,7 @@ impl IntoPy for GenerateError {
 impl IntoPy for ServeError {
     fn class(&self) -> &'static str {
         match self {
-            ServeError::Bundle(_) => "BundleError",
+            ServeError::Bundle(_) | ServeError::Check { .. } => "BundleError",
             ServeError::Access(_) => "ConfigError",
             ServeError::NoModels | ServeError::DuplicateModel(_) => "RequestError",
             ServeError::Ort(_) | ServeError::Bind { .. } | ServeError::Io(_) | ServeError::Transport(_) => {

@@ -29,7 +29,7 @@ mod _native {
     #[pymodule_export]
     use crate::sampler::{limits, philox4x32, SampleOutput, Sampler};
     #[pymodule_export]
-    use crate::server::{serve, Reload};
+    use crate::server::{check_served, serve, Reload};
     #[pymodule_export]
     use crate::vocab::Vocab;
 }

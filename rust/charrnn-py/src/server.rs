@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use charrnn_serve::{run_server, AccessOptions, Addresses, ServeError, ServeOptions, Signals, TlsFiles};
+use charrnn_serve::{
+    check_bundle, run_server, AccessOptions, Addresses, LogFormat, Logging, ServeError, ServeOptions,
+    Signals, TlsFiles,
+};
 use pyo3::prelude::*;
 use tokio::sync::{oneshot, Notify};
 
@@ -19,7 +22,7 @@ enum Notice {
     Ended(Result<(), ServeError>),
 }
 
-/// Has a running server read its files again, from any thread.
+/// Has a running server read certificates and tokens again, and look for bundles that have changed, from any thread.
 #[pyclass(frozen, module = "charrnn._native")]
 #[derive(Default)]
 pub(crate) struct Reload(Arc<Notify>);
@@ -39,7 +42,7 @@ impl Reload {
 
 /// Serves bundles until a signal raises in Python, then lets streams finish; a second signal ends it at once.
 #[pyfunction]
-#[pyo3(signature = (*, bundles, onnxruntime, listen, metrics, workers, max_streams, max_queue, precision, drain_timeout_s, access, reload, on_ready))]
+#[pyo3(signature = (*, bundles, onnxruntime, listen, metrics, admin, workers, max_streams, max_queue, precision, drain_timeout_s, access, logging, reload, on_ready))]
 #[allow(clippy::too_many_arguments, reason = "keyword-only in Python")]
 pub(crate) fn serve(
     py: Python<'_>,
@@ -47,12 +50,14 @@ pub(crate) fn serve(
     onnxruntime: PathBuf,
     listen: String,
     metrics: Option<String>,
+    admin: Option<String>,
     workers: Option<usize>,
     max_streams: usize,
     max_queue: usize,
     precision: Option<String>,
     drain_timeout_s: f64,
     access: AccessFiles,
+    logging: Option<(String, String, bool)>,
     reload: &Reload,
     on_ready: Py<PyAny>,
 ) -> PyResult<()> {
@@ -60,9 +65,20 @@ pub(crate) fn serve(
     let drain_timeout = Duration::try_from_secs_f64(drain_timeout_s)
         .map_err(|error| raise("RequestError", seconds(error)))?;
     let (engine, workers) = (engine_config(max_streams, max_queue)?, Some(num_workers(workers)?));
-    let (dylib, access) = (onnxruntime, to_access(access));
-    let options =
-        ServeOptions { bundles, dylib, listen, metrics, workers, precision, engine, drain_timeout, access };
+    let (dylib, access, logging) = (onnxruntime, to_access(access), logging.map(to_logging).transpose()?);
+    let options = ServeOptions {
+        bundles,
+        dylib,
+        listen,
+        metrics,
+        admin,
+        workers,
+        precision,
+        engine,
+        drain_timeout,
+        access,
+        logging,
+    };
     let (stops, notices) = start(options, Arc::clone(&reload.0));
     watch(py, stops, &notices, &on_ready)
 }
@@ -73,6 +89,18 @@ type AccessFiles = (Option<(PathBuf, PathBuf)>, Option<PathBuf>, Option<PathBuf>
 fn to_access((pair, client_ca, token_file, max_streams_per_client): AccessFiles) -> AccessOptions {
     let tls = pair.map(|(cert, key)| TlsFiles { cert, key, client_ca });
     AccessOptions { tls, token_file, max_streams_per_client }
+}
+
+/// Format, level, and whether each text is told.
+fn to_logging((format, level, requests): (String, String, bool)) -> PyResult<Logging> {
+    let format = match format.as_str() {
+        "text" => LogFormat::Text,
+        "json" => LogFormat::Json,
+        _ => return Err(raise("RequestError", format!("log format is {format:?}; it must be text or json"))),
+    };
+    let unknown = |_| format!("log level is {level:?}; it must be debug, info, warn, error or off");
+    let level = level.parse().map_err(|error| raise("RequestError", unknown(error)))?;
+    Ok(Logging { format, level, requests })
 }
 
 /// Runs the server on a thread of its own: Python's main thread has to stay free for signals.
@@ -100,9 +128,9 @@ fn watch(
     let wait = || notices.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(SIGNAL_POLL);
     loop {
         match py.detach(wait) {
-            Ok(Notice::Ready(Addresses { listen, metrics })) => {
-                let metrics = metrics.map(|address| address.to_string());
-                on_ready.call1(py, (listen.to_string(), metrics))?;
+            Ok(Notice::Ready(Addresses { listen, metrics, admin })) => {
+                let [metrics, admin] = [metrics, admin].map(|one| one.map(|one| one.to_string()));
+                on_ready.call1(py, (listen.to_string(), metrics, admin))?;
             }
             Ok(Notice::Ended(result)) => return impatient.map_or_else(|| result.or_raise(), Err),
             Err(RecvTimeoutError::Disconnected) => {
@@ -120,4 +148,24 @@ fn watch(
             }
         }
     }
+}
+
+/// Name, version, precision, state bytes, bytes of the graph, bytes of a stream; raises what is wrong.
+type Checked = (String, String, String, u64, u64, u64);
+
+/// Checks every file of a bundle, and that rows of `batch` are what they are alone.
+#[pyfunction]
+#[pyo3(signature = (*, bundle, onnxruntime, precision, batch))]
+pub(crate) fn check_served(
+    py: Python<'_>,
+    bundle: PathBuf,
+    onnxruntime: PathBuf,
+    precision: Option<String>,
+    batch: usize,
+) -> PyResult<Checked> {
+    let engine = engine_config(batch, 0)?;
+    let check = || check_bundle(&bundle, &onnxruntime, precision.as_deref(), engine.max_streams);
+    let found = py.detach(check).or_raise()?;
+    let info = found.info;
+    Ok((info.name, info.version, info.precision, info.state_bytes, found.graph_bytes, found.stream_bytes))
 }

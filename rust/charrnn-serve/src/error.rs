@@ -17,6 +17,14 @@ pub enum ServeError {
     /// ONNX Runtime or the model's graph does not load.
     #[error(transparent)]
     Ort(#[from] OrtError),
+    /// The model does not compute what it should.
+    #[error("step graph {graph}: {reason}; export it again")]
+    Check {
+        /// What it is called.
+        graph: String,
+        /// What was found.
+        reason: String,
+    },
     /// Nothing to serve.
     #[error("no model to serve; give at least one bundle")]
     NoModels,

@@ -58,7 +58,11 @@ fn cancelled(stats: &Stats) -> u64 {
 }
 
 /// The page for models, by name, and the process they run in.
-pub(crate) fn exposition(models: &[(&str, Stats)], usage: Option<&Usage>) -> String {
+pub(crate) fn exposition(
+    models: &[(String, Stats)],
+    num_load_failures: u64,
+    usage: Option<&Usage>,
+) -> String {
     let mut page = Page { text: String::new(), models };
     GAUGES.into_iter().for_each(|family| page.numbers("gauge", family));
     COUNTERS.into_iter().for_each(|family| page.numbers("counter", family));
@@ -70,13 +74,19 @@ pub(crate) fn exposition(models: &[(&str, Stats)], usage: Option<&Usage>) -> Str
     });
     TIMES.into_iter().for_each(|family| page.histogram(family, TIME_BITS, NANOSECONDS));
     SIZES.into_iter().for_each(|family| page.histogram(family, SIZE_BITS, 1.0));
+    page.head(
+        "charrnn_model_reload_failures_total",
+        "counter",
+        "Loads of a model into the running server that failed.",
+    );
+    page.line(format_args!("charrnn_model_reload_failures_total {num_load_failures}"));
     usage.into_iter().for_each(|usage| page.process(usage));
     page.text
 }
 
 struct Page<'a> {
     text: String,
-    models: &'a [(&'a str, Stats)],
+    models: &'a [(String, Stats)],
 }
 
 impl Page<'_> {
@@ -163,7 +173,7 @@ mod tests {
     fn buckets_are_cumulative_and_in_the_unit_of_the_name() {
         let step = counted(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 4], 4_500_000_000);
         let batch = counted(&[0, 5, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2], 20_000);
-        let text = exposition(&[("a", Stats { step, batch, ..Stats::default() })], None);
+        let text = exposition(&[("a".to_owned(), Stats { step, batch, ..Stats::default() })], 0, None);
         for line in [
             "charrnn_step_seconds_bucket{model=\"a\",le=\"0.000001023\"} 3",
             "charrnn_step_seconds_bucket{model=\"a\",le=\"0.000002047\"} 7",
@@ -180,7 +190,7 @@ mod tests {
 
     #[test]
     fn names_cannot_leave_their_quotes() {
-        let text = exposition(&[("a\"} 1\n\\", Stats::default())], None);
+        let text = exposition(&[("a\"} 1\n\\".to_owned(), Stats::default())], 0, None);
         assert!(text.contains("charrnn_slots{model=\"a\\\"} 1\\n\\\\\"} 0\n"), "{text}");
     }
 }

@@ -4,19 +4,26 @@
 //! drawn is `charrnn-core`'s. Decode threads compute; the few tokio threads only speak HTTP/2.
 
 mod access;
+mod admin;
 mod auth;
+mod check;
 mod clients;
 #[doc(hidden)]
 pub mod codec;
 mod error;
 mod exposition;
+mod health;
 mod incoming;
+mod logs;
 mod many;
 mod metrics;
 mod model;
+mod models;
+mod notify;
 mod onnx;
 pub mod pb;
 mod process;
+mod reload;
 mod run;
 mod score;
 mod secrets;
@@ -29,11 +36,14 @@ mod tell;
 mod tls;
 
 pub use access::{Access, AccessOptions};
+pub use check::{check_bundle, Checked};
 pub use error::{GenerateError, ServeError};
+pub use logs::{start_logging, LogFormat, Logging};
 pub use model::{load_coder, load_model, Caller, Model, ModelInfo};
 pub use onnx::{OrtError, OrtModel, OrtRuntime};
+pub use reload::{Load, Source};
 pub use run::{default_workers, run_server, Addresses, ServeOptions, Signals};
 pub use secrets::FileError;
-pub use server::{serve, Listeners};
+pub use server::{serve, serve_with, Control, Listeners};
 pub use stream::{EventStream, TimedOut};
 pub use tls::TlsFiles;

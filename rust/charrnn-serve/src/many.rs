@@ -12,9 +12,10 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_stream::Stream;
 use tonic::{Code, Status, Streaming};
 
+use crate::models::Models;
 use crate::pb;
 use crate::pb::generate_response::Event;
-use crate::service::{begin, Models, Origin, ResponseStream};
+use crate::service::{begin, Origin, ResponseStream};
 use crate::status::Refusal;
 
 /// Texts at once on one call; as many as calls on one connection.

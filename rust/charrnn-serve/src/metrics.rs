@@ -7,7 +7,6 @@
 use std::convert::Infallible;
 use std::future::ready;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +22,11 @@ use tokio::task::JoinSet;
 
 use crate::access::Access;
 use crate::exposition::exposition;
+use crate::health::Health;
 use crate::incoming::{accept, secure, Peer};
+use crate::models::Models;
 use crate::process::usage;
-use crate::service::Models;
+use crate::reload::Reloader;
 
 /// More wait in the listener's queue.
 const MAX_CONNECTIONS: usize = 16;
@@ -38,22 +39,20 @@ const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=
 const PLAIN_TYPE: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// What there is to tell.
-pub(crate) struct Source {
+pub(crate) struct Scraped {
     pub(crate) models: Arc<Models>,
-    /// No longer, once the server drains.
-    pub(crate) is_serving: Arc<AtomicBool>,
+    pub(crate) health: Health,
+    pub(crate) reloader: Arc<Reloader>,
     pub(crate) access: Access,
 }
 
-impl Source {
+impl Scraped {
     fn metrics(&self) -> String {
-        let models: Vec<_> =
-            self.models.iter().map(|model| (model.info().name.as_str(), model.stats())).collect();
-        exposition(&models, usage().as_ref())
+        exposition(&self.models.stats(), self.reloader.num_failures(), usage().as_ref())
     }
 
     fn health(&self) -> (StatusCode, &'static str) {
-        match self.is_serving.load(Relaxed) {
+        match self.health.is_serving() {
             true => (StatusCode::OK, "serving\n"),
             false => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         }
@@ -61,24 +60,24 @@ impl Source {
 }
 
 /// Answers until dropped.
-pub(crate) async fn serve_metrics(listener: TcpListener, source: Source) {
-    let source = Arc::new(source);
+pub(crate) async fn serve_metrics(listener: TcpListener, scraped: Scraped) {
+    let scraped = Arc::new(scraped);
     let mut connections = JoinSet::new();
     loop {
         while connections.len() >= MAX_CONNECTIONS {
             connections.join_next().await;
         }
         let (stream, address) = accept(&listener).await;
-        connections.spawn(answer(stream, address, Arc::clone(&source)));
+        connections.spawn(answer(stream, address, Arc::clone(&scraped)));
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn answer(stream: TcpStream, address: SocketAddr, source: Arc<Source>) {
-    let acceptor = source.access.tls().map(|tls| tls.metrics());
+async fn answer(stream: TcpStream, address: SocketAddr, scraped: Arc<Scraped>) {
+    let acceptor = scraped.access.tls().map(|tls| tls.metrics());
     let connection = async {
         let Some((socket, peer)) = secure(stream, address, acceptor).await else { return };
-        let respond = |request: Request<_>| ready(Ok::<_, Infallible>(respond(&request, &peer, &source)));
+        let respond = |request: Request<_>| ready(Ok::<_, Infallible>(respond(&request, &peer, &scraped)));
         let connection = http1::Builder::new()
             .keep_alive(false)
             .max_headers(MAX_HEADERS)
@@ -90,16 +89,16 @@ async fn answer(stream: TcpStream, address: SocketAddr, source: Arc<Source>) {
     let _ = tokio::time::timeout(TIMEOUT, connection).await;
 }
 
-fn respond<B>(request: &Request<B>, peer: &Peer, source: &Source) -> Response<Full<Bytes>> {
+fn respond<B>(request: &Request<B>, peer: &Peer, scraped: &Scraped) -> Response<Full<Bytes>> {
     let (status, kind, body) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/metrics") => {
-            match source.access.admit_scrape(request.headers(), peer) {
-                Ok(()) => (StatusCode::OK, METRICS_TYPE, source.metrics()),
+            match scraped.access.admit_scrape(request.headers(), peer) {
+                Ok(()) => (StatusCode::OK, METRICS_TYPE, scraped.metrics()),
                 Err(refusal) => (refusal.http_status(), PLAIN_TYPE, format!("{refusal}\n")),
             }
         }
         (&Method::GET | &Method::HEAD, "/healthz") => {
-            let (status, word) = source.health();
+            let (status, word) = scraped.health();
             (status, PLAIN_TYPE, word.to_owned())
         }
         (_, "/metrics" | "/healthz") => {

@@ -21,6 +21,8 @@ use crate::stream::{channel, EventStream};
 pub struct ModelInfo {
     /// The name requests ask for.
     pub name: String,
+    /// Tells models of one name apart: the manifest's, or the first digits of `digest`.
+    pub version: String,
     /// sha256 of the bundle's manifest, in hexadecimal.
     pub digest: String,
     /// `lstm`, `gru` or `rnn`.
@@ -71,6 +73,16 @@ impl Model {
         &self.info
     }
 
+    /// The same, to keep without keeping the model.
+    pub(crate) fn info_shared(&self) -> Arc<ModelInfo> {
+        Arc::clone(&self.info)
+    }
+
+    /// Whether the other is a clone of this one.
+    pub(crate) fn is_same(&self, other: &Model) -> bool {
+        Arc::ptr_eq(&self.engine, &other.engine)
+    }
+
     /// Checks and admits a request; its events come through the stream, until the caller's deadline at most.
     pub fn generate(&self, request: GenerateRequest, caller: Caller) -> Result<EventStream, GenerateError> {
         let info = &self.info;
@@ -115,6 +127,11 @@ impl Model {
         self.engine.abort();
     }
 
+    /// Blocks until no stream is live, at most `timeout`; requests are still taken.
+    pub(crate) fn wait_until_empty(&self, timeout: Duration) -> bool {
+        self.engine.wait_until_empty(timeout)
+    }
+
     /// Blocks until every stream has ended; those left after `timeout` are made to. Whether none was left.
     pub fn drain(&self, timeout: Duration) -> bool {
         self.engine.drain(timeout)
@@ -156,7 +173,7 @@ pub fn load_coder(
     })
 }
 
-fn load_graphs(
+pub(crate) fn load_graphs(
     bundle: &Bundle,
     dir: &Path,
     dylib: &Path,
@@ -176,10 +193,11 @@ fn load_graphs(
     Ok((0..workers.max(1)).map(load).collect::<Result<_, _>>()?)
 }
 
-fn model_info(bundle: &Bundle, precision: &str) -> ModelInfo {
+pub(crate) fn model_info(bundle: &Bundle, precision: &str) -> ModelInfo {
     let manifest = &bundle.manifest;
     ModelInfo {
         name: manifest.name.clone(),
+        version: bundle.version().to_owned(),
         digest: bundle.digest.clone(),
         cell: manifest.cell.clone(),
         num_layers: manifest.num_layers,

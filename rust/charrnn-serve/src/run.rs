@@ -1,7 +1,7 @@
 //! `run_server`: load, listen and serve from a thread that may block, with all threads its own.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +9,15 @@ use charrnn_core::engine::EngineConfig;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, Notify};
+use tracing::info;
 
 use crate::access::{Access, AccessOptions};
 use crate::error::ServeError;
-use crate::model::{load_model, Model};
-use crate::server::{serve_checked, Listeners};
-use crate::service::Models;
+use crate::logs::{start_logging, Logging, READY};
+use crate::model::load_model;
+use crate::models::Models;
+use crate::reload::{Load, Source};
+use crate::server::{serve_checked, Control, Listeners};
 
 /// Protocol work is a tenth of the decoding's; a second thread would only take a core from it.
 const NUM_IO_THREADS: usize = 1;
@@ -32,16 +35,20 @@ pub struct ServeOptions {
     pub listen: String,
     /// The same for metrics, which nobody answers unless it is given.
     pub metrics: Option<String>,
+    /// The same for whoever runs the server.
+    pub admin: Option<String>,
     /// Decode threads a model; default: one a core.
     pub workers: Option<usize>,
     /// `fp32` or `int8`; default: int8 where the bundle has it.
     pub precision: Option<String>,
     /// Limits of each model's engine.
     pub engine: EngineConfig,
-    /// How long running streams may take to finish once stopped.
+    /// How long running streams may take to finish, once their model or the server goes.
     pub drain_timeout: Duration,
     /// Who is let in.
     pub access: AccessOptions,
+    /// What is told on stderr; default: nothing.
+    pub logging: Option<Logging>,
 }
 
 /// Where a server answers, port 0 resolved.
@@ -51,6 +58,8 @@ pub struct Addresses {
     pub listen: SocketAddr,
     /// Metrics, if asked for.
     pub metrics: Option<SocketAddr>,
+    /// The same of `charrnn.v1.Admin`.
+    pub admin: Option<SocketAddr>,
 }
 
 /// What a running server is told from outside.
@@ -59,7 +68,7 @@ pub struct Signals {
     pub stop: oneshot::Receiver<()>,
     /// Sent to: end them at once.
     pub abort: oneshot::Receiver<()>,
-    /// Read certificates and tokens again.
+    /// Read certificates and tokens again, and look for bundles that have changed.
     pub reload: Arc<Notify>,
 }
 
@@ -69,21 +78,25 @@ pub fn run_server(
     on_ready: impl FnOnce(Addresses),
     signals: Signals,
 ) -> Result<(), ServeError> {
-    let Signals { stop, abort, reload } = signals;
+    options.logging.into_iter().for_each(start_logging);
     let runtime = runtime()?;
     // First, so that a wrong file or a taken port shows before seconds of loading.
     let access = Access::load(options.access.clone())?;
-    let listeners = runtime.block_on(bind_all(options, access.clone()))?;
-    runtime.spawn(reload_when_told(access, reload));
-    let models = Models::new(load_models(options)?)?;
-    on_ready(addresses(&listeners)?);
+    let listeners = runtime.block_on(bind_all(options, access))?;
+    let (models, source) = load_models(options)?;
+    let addresses = addresses(&listeners)?;
+    let [metrics, admin] = [addresses.metrics, addresses.admin].map(|one| one.map(|one| one.to_string()));
+    info!(target: READY, listen = %addresses.listen, metrics, admin, "serving");
+    on_ready(addresses);
+    let Signals { stop, abort, reload } = signals;
     let stopped = async { drop(stop.await) };
     let aborted = async {
         if abort.await.is_err() {
             std::future::pending().await
         }
     };
-    let served = runtime.block_on(serve_checked(listeners, models, stopped, aborted, options.drain_timeout));
+    let control = Control { source, reload, drain_timeout: options.drain_timeout };
+    let served = runtime.block_on(serve_checked(listeners, models, control, stopped, aborted));
     runtime.shutdown_timeout(RUNTIME_TIMEOUT);
     served
 }
@@ -93,27 +106,25 @@ fn runtime() -> Result<Runtime, ServeError> {
     Ok(builder.worker_threads(NUM_IO_THREADS).thread_name("charrnn-io").enable_all().build()?)
 }
 
-async fn reload_when_told(access: Access, told: Arc<Notify>) {
-    loop {
-        told.notified().await;
-        let access = access.clone();
-        // A panic was reported when it happened.
-        let _ = tokio::task::spawn_blocking(move || access.reload()).await;
-    }
-}
-
 async fn bind_all(options: &ServeOptions, access: Access) -> Result<Listeners, ServeError> {
     let grpc = bind(&options.listen).await?;
-    let metrics = match &options.metrics {
-        Some(address) => Some(bind(address).await?),
-        None => None,
-    };
-    Ok(Listeners { grpc, metrics, access })
+    let metrics = bind_optional(options.metrics.as_deref()).await?;
+    let admin = bind_optional(options.admin.as_deref()).await?;
+    Ok(Listeners { grpc, metrics, admin, access })
 }
 
 fn addresses(listeners: &Listeners) -> Result<Addresses, ServeError> {
-    let metrics = listeners.metrics.as_ref().map(TcpListener::local_addr).transpose()?;
-    Ok(Addresses { listen: listeners.grpc.local_addr()?, metrics })
+    let optional =
+        |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
+    let (metrics, admin) = (optional(&listeners.metrics)?, optional(&listeners.admin)?);
+    Ok(Addresses { listen: listeners.grpc.local_addr()?, metrics, admin })
+}
+
+async fn bind_optional(address: Option<&str>) -> Result<Option<TcpListener>, ServeError> {
+    match address {
+        Some(address) => Ok(Some(bind(address).await?)),
+        None => Ok(None),
+    }
 }
 
 async fn bind(address: &str) -> Result<TcpListener, ServeError> {
@@ -121,12 +132,20 @@ async fn bind(address: &str) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address).await.map_err(failed)
 }
 
-fn load_models(options: &ServeOptions) -> Result<Vec<Model>, ServeError> {
-    let workers = options.workers.unwrap_or_else(default_workers);
-    let load = |dir: &PathBuf| {
+/// The models to begin with, and where they and others come from.
+fn load_models(options: &ServeOptions) -> Result<(Models, Source), ServeError> {
+    let load = loader(options.clone());
+    let models = options.bundles.iter().map(|dir| load(dir)).collect::<Result<Vec<_>, _>>()?;
+    let names = models.iter().map(|model| model.info().name.clone());
+    let folders = names.zip(options.bundles.iter().cloned()).collect();
+    Ok((Models::new(models)?, Source { load, folders }))
+}
+
+fn loader(options: ServeOptions) -> Load {
+    Arc::new(move |dir: &Path| {
+        let workers = options.workers.unwrap_or_else(default_workers);
         load_model(dir, &options.dylib, options.precision.as_deref(), options.engine.clone(), workers)
-    };
-    options.bundles.iter().map(load).collect()
+    })
 }
 
 /// One decode thread a core.

@@ -4,9 +4,11 @@ use charrnn_core::event::{Event, Scored, Symbols};
 use charrnn_core::request::{Prompt, ScoreRequest};
 use tokio_stream::StreamExt;
 
+use crate::model::Model;
+use crate::models::Models;
 use crate::pb;
 use crate::pb::score_request::TextOrIds;
-use crate::service::{Models, Origin};
+use crate::service::Origin;
 use crate::status::Refusal;
 use crate::stream::EventStream;
 
@@ -16,8 +18,6 @@ pub(crate) async fn score(
     request: pb::ScoreRequest,
     origin: Origin,
 ) -> Result<pb::ScoreResponse, Refusal> {
-    let model = models.find(&request.model)?;
-    let name = model.info().name.clone();
     let _seat = origin.enter()?;
     let text = match request.text_or_ids {
         Some(TextOrIds::Text(text)) => Prompt::Text(text),
@@ -26,11 +26,13 @@ pub(crate) async fn score(
     };
     let (prompt, per_symbol, top_logprobs) = (request.prompt, request.per_symbol, request.top_logprobs);
     let asked = ScoreRequest { prompt, text, per_symbol, top_logprobs };
-    let scored = read(model.score(asked, origin.caller())?).await?;
+    let ask = |model: &Model| model.score(asked.clone(), origin.caller());
+    let (model, events) = models.ask(&request.model, None, ask)?;
+    let scored = read(events).await?;
     let symbols = scored.symbols.map(|symbols| *symbols).unwrap_or_default();
     Ok(pb::ScoreResponse {
         request_id: request.request_id,
-        model: name,
+        model: model.name.clone(),
         num_symbols: scored.num_symbols,
         nats: scored.nats,
         top: to_pb_top(&symbols),

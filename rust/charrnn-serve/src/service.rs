@@ -17,55 +17,15 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::access::Client;
 use crate::clients::Seat;
-use crate::error::ServeError;
+use crate::logs::Told;
 use crate::many::{Call, ManyStream};
 use crate::model::{Caller, Model, ModelInfo};
+use crate::models::Models;
 use crate::pb;
 use crate::score;
 use crate::stats::to_pb_stats;
 use crate::status::Refusal;
 use crate::stream::EventStream;
-
-/// The models of a server; no two have the same name.
-pub(crate) struct Models(Vec<Model>);
-
-impl Models {
-    pub(crate) fn new(models: Vec<Model>) -> Result<Self, ServeError> {
-        if models.is_empty() {
-            return Err(ServeError::NoModels);
-        }
-        let models = Models(models);
-        let names: Vec<&str> = models.names().collect();
-        match (1..names.len()).find(|&i| names[..i].contains(&names[i])) {
-            Some(i) => Err(ServeError::DuplicateModel(names[i].to_owned())),
-            None => Ok(models),
-        }
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Model> {
-        self.0.iter()
-    }
-
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|model| model.info().name.as_str())
-    }
-
-    /// The model of that name; no name means the only one.
-    pub(crate) fn find(&self, name: &str) -> Result<&Model, Refusal> {
-        match (name, self.0.as_slice()) {
-            ("", [only]) => Ok(only),
-            ("", _) => Err(Refusal::NoModelNamed { known: self.known() }),
-            _ => self
-                .iter()
-                .find(|model| model.info().name == name)
-                .ok_or_else(|| Refusal::unknown_model(name, self.known())),
-        }
-    }
-
-    fn known(&self) -> String {
-        self.names().collect::<Vec<_>>().join(", ")
-    }
-}
 
 /// `charrnn.v1.CharRnn` over some models.
 pub(crate) struct CharRnnService {
@@ -104,7 +64,7 @@ impl pb::char_rnn_server::CharRnn for CharRnnService {
         &self,
         _request: Request<pb::ListModelsRequest>,
     ) -> Result<Response<pb::ListModelsResponse>, Status> {
-        let models = self.models.iter().map(|model| to_pb_model(model.info())).collect();
+        let models = self.models.all().iter().map(|model| to_pb_model(model.info())).collect();
         Ok(Response::new(pb::ListModelsResponse { models }))
     }
 
@@ -112,11 +72,13 @@ impl pb::char_rnn_server::CharRnn for CharRnnService {
         &self,
         request: Request<pb::GetStatsRequest>,
     ) -> Result<Response<pb::GetStatsResponse>, Status> {
-        let models = match request.into_inner().model.as_str() {
-            "" => self.models.iter().map(to_pb_stats).collect(),
-            name => vec![to_pb_stats(self.models.find(name)?)],
-        };
-        Ok(Response::new(pb::GetStatsResponse { models }))
+        let name = request.into_inner().model;
+        if !name.is_empty() {
+            self.models.find(&name, None)?;
+        }
+        let all = self.models.all();
+        let asked = all.iter().filter(|model| name.is_empty() || model.info().name == name);
+        Ok(Response::new(pb::GetStatsResponse { models: asked.map(to_pb_stats).collect() }))
     }
 }
 
@@ -143,11 +105,11 @@ fn start(
     mut request: pb::GenerateRequest,
     origin: Origin,
 ) -> Result<ResponseStream, Refusal> {
-    let model = models.find(&request.model)?;
     let seat = origin.enter()?;
     let request_id = std::mem::take(&mut request.request_id);
-    let events = model.generate(to_core(request), origin.caller()).map_err(Refusal::from)?;
-    Ok(ResponseStream { request_id, model: model.info().name.clone(), events, _seat: seat })
+    let ask = |model: &Model| model.generate(to_core(request.clone()), origin.caller());
+    let (model, events) = models.ask(&request.model, request.version.as_deref(), ask)?;
+    Ok(ResponseStream { request_id, told: Told::new(model), events, _seat: seat })
 }
 
 /// Where a request is from, and until when it is wanted.
@@ -195,7 +157,7 @@ fn deadline(metadata: &MetadataMap) -> Option<Instant> {
 /// It never waits between ready events, so tonic's encoder puts them into one buffer and one flush.
 pub(crate) struct ResponseStream {
     request_id: String,
-    model: String,
+    told: Told,
     events: EventStream,
     _seat: Seat,
 }
@@ -205,7 +167,7 @@ impl Stream for ResponseStream {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let event = Pin::new(&mut self.events).poll_next(context);
-        event.map(|event| event.map(|event| self.to_response(event).map_err(Status::from)))
+        event.map(|event| event.map(|event| self.respond(event).map_err(Status::from)))
     }
 }
 
@@ -213,23 +175,30 @@ impl ResponseStream {
     /// The next event as a response; none after the last one.
     pub(crate) async fn next(&mut self) -> Option<Result<pb::GenerateResponse, Refusal>> {
         let event = poll_fn(|context| Pin::new(&mut self.events).poll_next(context)).await?;
-        Some(self.to_response(event))
+        Some(self.respond(event))
     }
 
-    fn to_response(&self, event: Event) -> Result<pb::GenerateResponse, Refusal> {
+    fn respond(&mut self, event: Event) -> Result<pb::GenerateResponse, Refusal> {
         use pb::generate_response::Event as PbEvent;
         let event = match event {
             Event::Started(started) => PbEvent::Started(pb::Started {
-                model: self.model.clone(),
+                model: self.told.model().name.clone(),
+                version: self.told.model().version.clone(),
                 seed: started.seed,
                 prompt_chars: started.num_prompt_tokens,
             }),
             Event::Chunk(chunk) => PbEvent::Chunk(to_pb_chunk(chunk)),
-            Event::Finished(finished) => PbEvent::Finished(to_pb_finished(finished)),
+            Event::Finished(finished) => {
+                self.told.finished(&finished);
+                PbEvent::Finished(to_pb_finished(finished))
+            }
             Event::Scored(_) => {
                 return Err(Refusal::Stream(StreamError::Model("it was not drawn".to_owned())))
             }
-            Event::Failed(error) => return Err(Refusal::Stream(error)),
+            Event::Failed(error) => {
+                self.told.failed(&error);
+                return Err(Refusal::Stream(error));
+            }
         };
         Ok(pb::GenerateResponse { request_id: self.request_id.clone(), event: Some(event) })
     }
@@ -312,13 +281,14 @@ fn to_pb_finished(finished: Finished) -> pb::Finished {
     }
 }
 
-fn to_pb_model(info: &ModelInfo) -> pb::Model {
+pub(crate) fn to_pb_model(info: &ModelInfo) -> pb::Model {
     let unit = match info.vocab.unit() {
         Unit::Char => pb::Unit::Char,
         Unit::Byte => pb::Unit::Byte,
     };
     pb::Model {
         name: info.name.clone(),
+        version: info.version.clone(),
         digest: info.digest.clone(),
         cell: info.cell.clone(),
         num_layers: info.num_layers,

@@ -9,6 +9,7 @@ pub(crate) fn to_pb_stats(model: &Model) -> pb::ModelStats {
     let stats = model.stats();
     pb::ModelStats {
         model: model.info().name.clone(),
+        version: model.info().version.clone(),
         slots: stats.slots as u32,
         running: stats.running as u32,
         parked: stats.parked as u32,

@@ -12,6 +12,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::error::GenerateError;
+use crate::model::ModelInfo;
 
 /// Of the reasons in a google.rpc.ErrorInfo.
 const DOMAIN: &str = "charrnn";
@@ -33,6 +34,12 @@ pub(crate) enum Refusal {
     UnknownModel { name: String, known: String },
     #[error("the deadline passed before the text was read; give more time or score it in parts")]
     Late,
+    #[error("model {name:?} has no version \"{version}\" here; it is served as {current:?}")]
+    UnknownVersion { name: String, version: String, current: String },
+    #[error("model {name:?} is the only one; load another before it goes, or drain the server")]
+    LastModel { name: String },
+    #[error("{0}")]
+    Load(String),
     #[error("model is empty, but this server has several: {known}; name one")]
     NoModelNamed { known: String },
     #[error("request_id has {len} bytes; texts on one call need ids of 1 to {max}")]
@@ -57,11 +64,12 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     pub(crate) fn unknown_model(name: &str, known: String) -> Self {
-        let mut shown: String = name.chars().take(MAX_NAME_CHARS).flat_map(char::escape_default).collect();
-        if name.chars().nth(MAX_NAME_CHARS).is_some() {
-            shown.push_str("...");
-        }
-        Refusal::UnknownModel { name: shown, known }
+        Refusal::UnknownModel { name: shown(name), known }
+    }
+
+    pub(crate) fn unknown_version(current: &ModelInfo, version: &str) -> Self {
+        let (name, version) = (current.name.clone(), shown(version));
+        Refusal::UnknownVersion { name, version, current: current.version.clone() }
     }
 
     /// The table. No arm catches all: a new error does not compile until it has a code.
@@ -72,7 +80,8 @@ impl Refusal {
             Refusal::RequestIdLength { .. } | Refusal::RequestIdInUse => Code::InvalidArgument,
             Refusal::TooManyTexts { .. } => Code::ResourceExhausted,
             Refusal::Cancelled => Code::Cancelled,
-            Refusal::UnknownModel { .. } => Code::NotFound,
+            Refusal::UnknownModel { .. } | Refusal::UnknownVersion { .. } => Code::NotFound,
+            Refusal::LastModel { .. } | Refusal::Load(_) => Code::FailedPrecondition,
             Refusal::NoToken | Refusal::WrongToken | Refusal::NoCertificate => Code::Unauthenticated,
             Refusal::TooManyFailures | Refusal::ClientFull { .. } => Code::ResourceExhausted,
             Refusal::Late => Code::DeadlineExceeded,
@@ -95,6 +104,9 @@ impl Refusal {
             Refusal::Cancelled => "CANCELLED",
             Refusal::NoModelNamed { .. } => "NO_MODEL_NAMED",
             Refusal::UnknownModel { .. } => "UNKNOWN_MODEL",
+            Refusal::UnknownVersion { .. } => "UNKNOWN_VERSION",
+            Refusal::LastModel { .. } => "LAST_MODEL",
+            Refusal::Load(_) => "LOAD_FAILED",
             Refusal::NoToken => "NO_TOKEN",
             Refusal::WrongToken => "WRONG_TOKEN",
             Refusal::NoCertificate => "NO_CERTIFICATE",
@@ -117,6 +129,15 @@ impl Refusal {
             _ => StatusCode::UNAUTHORIZED,
         }
     }
+}
+
+/// A client's word, escaped and cut.
+fn shown(word: &str) -> String {
+    let mut shown: String = word.chars().take(MAX_NAME_CHARS).flat_map(char::escape_default).collect();
+    if word.chars().nth(MAX_NAME_CHARS).is_some() {
+        shown.push_str("...");
+    }
+    shown
 }
 
 impl From<GenerateError> for Refusal {

@@ -1,8 +1,10 @@
-//! Lines for whoever runs the server, on stderr.
+//! Lines of the log that anybody can cause: no more of them than a disk can take.
 
 use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use tracing::info;
 
 /// Lines a second; what anybody can cause must not fill a disk.
 const MAX_LINES: u32 = 20;
@@ -17,14 +19,14 @@ pub(crate) fn tell(line: impl Display) {
     let (began, num_told, num_left_out) = lines.get_or_insert((now, 0, 0));
     if now - *began >= Duration::from_secs(1) {
         if *num_left_out > 0 {
-            eprintln!("{num_left_out} more such lines left out");
+            info!("{num_left_out} more such lines left out");
         }
         (*began, *num_told, *num_left_out) = (now, 0, 0);
     }
     match *num_told < MAX_LINES {
         true => {
             *num_told += 1;
-            eprintln!("{line}");
+            info!("{line}");
         }
         false => *num_left_out += 1,
     }

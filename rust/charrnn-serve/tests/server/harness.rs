@@ -1,6 +1,8 @@
 //! A model of 15 lines behind a real server on a port of its own, and a client of it.
 
+use std::collections::BTreeMap;
 use std::future::IntoFuture;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{mpsc, Arc};
 use std::time::Duration;
@@ -9,11 +11,12 @@ use charrnn_core::engine::EngineConfig;
 use charrnn_core::state::StateRows;
 use charrnn_core::vocab::{Unit, Vocab};
 use charrnn_core::{ModelSpec, StateTensor, StepError, StepModel};
+use charrnn_serve::pb::admin_client::AdminClient;
 use charrnn_serve::pb::char_rnn_client::CharRnnClient;
 use charrnn_serve::pb::generate_request::Start;
 use charrnn_serve::pb::generate_response::Event;
 use charrnn_serve::pb::{Chunk, GenerateRequest, GenerateResponse, Sampling, Stopping};
-use charrnn_serve::{serve, Access, Listeners, Model, ModelInfo, ServeError};
+use charrnn_serve::{serve_with, Access, Control, Listeners, Model, ModelInfo, ServeError, Source};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -30,6 +33,8 @@ pub(crate) const WINDOW_BYTES: u32 = 4096;
 /// After each letter comes the next one, after `z` comes `a`. The state counts steps.
 pub(crate) struct FakeModel {
     spec: ModelSpec,
+    /// Letters from one to the next.
+    stride: usize,
     logits: Vec<f32>,
     /// A step waits here for a permit, until the sender is gone.
     permits: Option<mpsc::Receiver<()>>,
@@ -42,7 +47,14 @@ impl FakeModel {
     pub(crate) fn new() -> Self {
         let state = vec![StateTensor { name: "count".to_owned(), width: 1 }];
         let spec = ModelSpec { vocab_size: SYMBOLS.len(), state };
-        FakeModel { spec, logits: Vec::new(), permits: None, poison: None, num_steps: Arc::default() }
+        FakeModel {
+            spec,
+            stride: 1,
+            logits: Vec::new(),
+            permits: None,
+            poison: None,
+            num_steps: Arc::default(),
+        }
     }
 
     /// One step for each message sent; free once the sender is dropped.
@@ -55,6 +67,11 @@ impl FakeModel {
         FakeModel { poison: SYMBOLS.find(letter).map(|index| index as u32), ..FakeModel::new() }
     }
 
+    /// Skips letters: its texts are those of no other.
+    pub(crate) fn of_stride(stride: usize) -> Self {
+        FakeModel { stride, ..FakeModel::new() }
+    }
+
     /// Counts the steps as they end.
     pub(crate) fn num_steps(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.num_steps)
@@ -62,6 +79,12 @@ impl FakeModel {
 
     pub(crate) fn into_model(self, name: &str, config: EngineConfig) -> Model {
         Model::new(info(name), vec![Box::new(self)], config)
+    }
+
+    /// Named `fake`, of a version that is its stride.
+    pub(crate) fn into_version(self) -> Model {
+        let info = ModelInfo { version: self.stride.to_string(), ..info("fake") };
+        Model::new(info, vec![Box::new(self)], EngineConfig::default())
     }
 }
 
@@ -82,7 +105,8 @@ impl StepModel for FakeModel {
         self.logits.clear();
         self.logits.resize(tokens.len() * size, 0.0);
         let rows = self.logits.chunks_exact_mut(size).zip(tokens);
-        rows.for_each(|(row, &token)| row[(token as usize + 1) % size] = 100.0);
+        let stride = self.stride;
+        rows.for_each(|(row, &token)| row[(token as usize + stride) % size] = 100.0);
         self.num_steps.fetch_add(1, SeqCst);
         Ok(&self.logits)
     }
@@ -92,6 +116,7 @@ fn info(name: &str) -> ModelInfo {
     let vocab = Vocab::new(Unit::Char, SYMBOLS.chars().map(u32::from).collect()).expect("distinct letters");
     ModelInfo {
         name: name.to_owned(),
+        version: "one".to_owned(),
         digest: "d".repeat(64),
         cell: "fake".to_owned(),
         num_layers: 1,
@@ -116,6 +141,7 @@ pub(crate) struct TestServer {
     pub(crate) address: String,
     /// `HOST:PORT` of `/metrics` and `/healthz`.
     pub(crate) metrics: String,
+    admin: String,
     stop: oneshot::Sender<()>,
     pub(crate) ended: JoinHandle<Result<(), ServeError>>,
 }
@@ -126,12 +152,34 @@ impl TestServer {
     }
 
     pub(crate) async fn start_with(access: Access, models: Vec<Model>, drain_timeout: Duration) -> Self {
+        Self::run(access, models, drain_timeout, |_| Err(ServeError::NoModels)).await
+    }
+
+    /// A server that gets further models from `load`.
+    pub(crate) async fn loading(
+        models: Vec<Model>,
+        drain_timeout: Duration,
+        load: impl Fn(&Path) -> Result<Model, ServeError> + Send + Sync + 'static,
+    ) -> Self {
+        Self::run(Access::default(), models, drain_timeout, load).await
+    }
+
+    async fn run(
+        access: Access,
+        models: Vec<Model>,
+        drain_timeout: Duration,
+        load: impl Fn(&Path) -> Result<Model, ServeError> + Send + Sync + 'static,
+    ) -> Self {
         let (grpc, address) = bind().await;
         let (metrics, metrics_address) = bind().await;
-        let listeners = Listeners { grpc, metrics: Some(metrics), access };
+        let (admin, admin_address) = bind().await;
+        let listeners = Listeners { grpc, metrics: Some(metrics), admin: Some(admin), access };
+        let source = Source { load: Arc::new(load), folders: BTreeMap::new() };
+        let control = Control { source, reload: Arc::default(), drain_timeout };
         let (stop, stopped) = oneshot::channel();
-        let ended = tokio::spawn(serve(listeners, models, async { drop(stopped.await) }, drain_timeout));
-        TestServer { address: format!("http://{address}"), metrics: metrics_address, stop, ended }
+        let ended = tokio::spawn(serve_with(listeners, models, control, async { drop(stopped.await) }));
+        let (address, admin) = (format!("http://{address}"), format!("http://{admin_address}"));
+        TestServer { address, metrics: metrics_address, admin, stop, ended }
     }
 
     /// One plain model named `fake`.
@@ -143,6 +191,14 @@ impl TestServer {
     pub(crate) async fn channel(&self) -> Channel {
         let endpoint = Endpoint::from_shared(self.address.clone()).expect("an address");
         endpoint.initial_stream_window_size(WINDOW_BYTES).connect().await.expect("a server")
+    }
+
+    pub(crate) async fn admin_channel(&self) -> Channel {
+        Endpoint::from_shared(self.admin.clone()).expect("an address").connect().await.expect("a server")
+    }
+
+    pub(crate) async fn admin(&self) -> AdminClient<Channel> {
+        AdminClient::new(self.admin_channel().await)
     }
 
     pub(crate) async fn client(&self) -> CharRnnClient<Channel> {
@@ -171,6 +227,12 @@ pub(crate) fn request(prompt: &str, max_tokens: u32) -> GenerateRequest {
 pub(crate) fn letters_after(last: char, len: usize) -> String {
     let start = SYMBOLS.find(last).expect("a letter") + 1;
     SYMBOLS.chars().cycle().skip(start).take(len).collect()
+}
+
+/// The same of a model of some stride.
+pub(crate) fn letters_by(stride: usize, last: char, len: usize) -> String {
+    let start = SYMBOLS.find(last).expect("a letter") + stride;
+    SYMBOLS.chars().cycle().skip(start).step_by(stride).take(len).collect()
 }
 
 /// Every response up to the end, and the status if that was an error.

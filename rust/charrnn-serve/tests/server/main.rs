@@ -1,6 +1,7 @@
 //! The server over real sockets, with a model that needs neither weights nor ONNX Runtime.
 
 mod access;
+mod admin;
 mod cancel;
 mod deadline;
 mod failure;
@@ -16,3 +17,4 @@ mod shutdown;
 mod slow_reader;
 mod stats;
 mod streaming;
+mod swap;

@@ -41,7 +41,7 @@ fn status_of(head: &str) -> u16 {
 }
 
 /// Series and their values; a series is its name and labels as written.
-async fn scrape(server: &TestServer) -> BTreeMap<String, f64> {
+pub(crate) async fn scrape(server: &TestServer) -> BTreeMap<String, f64> {
     let (head, body) = get(&server.metrics, "/metrics").await;
     assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
     assert!(body.ends_with('\n'));
