@@ -7,12 +7,17 @@ import random
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.servers import run_charrnn
 
 WORDS = "The quick brown fox jumps over a lazy dog, and the dog (who is not so lazy) sleeps. Why? Who knows!"
 
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("charrnn", deadline=None)
+hypothesis.settings.load_profile("charrnn")
 
 # A shell's background job is started with Ctrl-C ignored, and so would be every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
