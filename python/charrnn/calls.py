@@ -52,6 +52,8 @@ MAX_TIMEOUT_S = 366 * 86_400.0
 # gRPC's own limit.
 MAX_ATTEMPTS = 5
 
+# What the transport of a server says, with CANCELLED, where its clock is ahead of this one.
+_TOO_LATE = "Timeout expired"
 # What gRPC says when it never reached a server, as against a server that says it is stopping.
 _NOT_REACHED = (
     "failed to connect",
@@ -179,7 +181,8 @@ class Settings:
                 details = f"no server answers at {self.address}; is `charrnn serve` running there?"
         if code is grpc.StatusCode.UNAUTHENTICATED:
             details = f"the server at {self.address} does not answer: {details}"
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED and self.timeout is not None:
+        is_late = code is grpc.StatusCode.DEADLINE_EXCEEDED or details == _TOO_LATE
+        if is_late and self.timeout is not None:
             details = f"the call did not end within its timeout of {self.timeout:g} s"
         return ERRORS[code](details)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import signal
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 import pytest
 
-from charrnn import Bundle, Client, Engine, Score, Stream
+from charrnn import AsyncClient, Bundle, Chunk, Client, Engine, Score
 from charrnn.errors import RequestError, ServerBusyError, ServerError
 from tests.integration.test_server_lost import end, serve
 from tests.servers import run_charrnn, running_server
@@ -65,7 +66,7 @@ def client(tiny_bundle: Path) -> Iterator[Client]:
         yield client
 
 
-def told(stream: Stream) -> tuple[str, Score]:
+def told(stream: Iterator[Chunk]) -> tuple[str, Score]:
     """A text, and of its symbols what a score would tell."""
     ids, logprobs, top, text = list[int](), list[float](), list[Any](), ""
     for chunk in stream:
@@ -200,6 +201,34 @@ def test_the_longest_text_with_all_that_can_be_told_arrives(client: Client) -> N
     assert {len(top) for top in score.top} == {20}
 
 
+def test_a_client_for_asyncio_tells_the_same(client: Client) -> None:
+    asked: dict[str, Any] = {"seed": 6, "max_tokens": 50, "top_logprobs": 1, "echo": True}
+
+    async def ask() -> tuple[Score, list[Chunk]]:
+        async with AsyncClient(client._settings.address) as other:
+            score = await other.score("The dog", prompt="a", per_symbol=True)
+            return score, [chunk async for chunk in other.generate("The ", **asked)]
+
+    score, chunks = asyncio.run(ask())
+    assert score == client.score("The dog", prompt="a", per_symbol=True)
+    assert told(iter(chunks)) == told(client.generate("The ", **asked))
+
+
+def test_the_command_line_echoes_and_tells_in_json(tiny_bundle: Path, oracle: Oracle) -> None:
+    options = ["--prompt", "The ", "--seed", "3", "--max-tokens", "40", "--precision", "fp32"]
+    plain = run_charrnn("sample", tiny_bundle, *options).stdout
+    assert run_charrnn("sample", tiny_bundle, *options, "--echo").stdout == "The " + plain
+    for refused in (["--logprobs"], ["--top-logprobs", "2"]):
+        done = run_charrnn("sample", tiny_bundle, *options, *refused)
+        assert (done.returncode, done.stdout, "--json" in done.stderr) == (2, "", True)
+    done = run_charrnn("sample", tiny_bundle, *options, "--echo", "--top-logprobs", "2", "--json")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    chunks = [event for event in events if event["event"] == "chunk"]
+    assert "".join(chunk["text"] for chunk in chunks) == "The " + plain
+    assert all(oracle.vocab.decode(chunk["ids"]) == chunk["text"] for chunk in chunks)
+    assert all(len(chunk["logprobs"]) == len(chunk["top"]) == chunk["num_chars"] for chunk in chunks)
+
+
 def test_a_score_waits_in_the_queue_like_a_text(tiny_bundle: Path) -> None:
     options = ["--workers", "1", "--max-streams", "1", "--queue", "0"]
     with (
@@ -236,4 +265,4 @@ def test_symbols_stay_with_their_characters_when_the_server_is_lost(
     finally:
         end(server, signal.SIGKILL)
     assert all(oracle.vocab.decode(chunk.ids) == chunk.text for chunk in chunks)
-    assert told(iter(chunks)) == alone  # type: ignore[arg-type]
+    assert told(iter(chunks)) == alone

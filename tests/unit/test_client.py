@@ -254,6 +254,17 @@ def test_a_timeout_that_is_none_is_refused(timeout: float) -> None:
         Client("localhost:1", timeout=timeout)
 
 
+def test_a_timeout_that_the_server_sees_first_is_one_too() -> None:
+    late = aborting(grpc.StatusCode.CANCELLED, "Timeout expired")
+    for timeout, words in [(600.0, "within its timeout of 600 s"), (None, "Timeout expired")]:
+        with (
+            fake_server(late) as address,
+            Client(address, timeout=timeout) as client,
+            pytest.raises(ServerError, match=words),
+        ):
+            client.generate().read()
+
+
 def test_a_timeout_ends_a_text() -> None:
     hanging = Hanging()
     with fake_server(hanging) as address, Client(address, timeout=0.5) as client:

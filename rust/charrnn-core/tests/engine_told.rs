@@ -41,7 +41,8 @@ fn symbols(transcript: &Transcript, vocab: &Vocab) -> Symbols {
 
 /// Each symbol as likely as the row before it says, and the best three of that row.
 fn assert_are_predicted(symbols: &Symbols, rows: &[Vec<f64>]) {
-    assert_eq!((symbols.ids.len(), symbols.logprobs.len()), (rows.len(), rows.len()));
+    let lens = (symbols.ids.len(), symbols.logprobs.len(), symbols.tops().count());
+    assert_eq!(lens, (rows.len(), rows.len(), rows.len()));
     let is_near = |told: f32, exact: f64| (f64::from(told) - exact).abs() < 1e-6 * exact.abs().max(1.0);
     for (((&id, &logprob), top), row) in
         symbols.ids.iter().zip(&symbols.logprobs).zip(symbols.tops()).zip(rows)
