@@ -96,13 +96,14 @@ class Asked(GenerateFields, total=False):
 class ScoreFields(TypedDict, total=False):
     """What ``score`` takes by keyword.
 
-    ``model``: its name; may be left out when the server holds one. ``prompt``: what the model reads first,
-    not scored; without it the first character is predicted from the model's start symbol. ``per_symbol``:
-    tell each symbol's id and log-probability, too. ``top_logprobs``: and so many of the most likely in its
-    place, at most 20.
+    ``model``, ``version``: as in ``GenerateFields``. ``prompt``: what the model reads first, not scored;
+    without it the first character is predicted from the model's start symbol. ``per_symbol``: tell each
+    symbol's id and log-probability, too. ``top_logprobs``: and so many of the most likely in its place, at
+    most 20.
     """
 
     model: str
+    version: str | None
     prompt: str
     per_symbol: bool
     top_logprobs: int | None

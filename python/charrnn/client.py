@@ -149,7 +149,7 @@ class Client:
 
         Args:
             text: at least one character, or token ids.
-            fields: ``prompt``, ``per_symbol``, ``top_logprobs``, ``model``: see
+            fields: ``prompt``, ``per_symbol``, ``top_logprobs``, ``model``, ``version``: see
                 ``charrnn.calls.ScoreFields``.
 
         Raises:

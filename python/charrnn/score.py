@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from charrnn.stream import Top
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How likely a text of ``num_symbols`` is.
+    """How likely a text of ``num_symbols`` is for a model, of which a server tells the ``version``, too.
 
     ``nats`` is minus the sum of the natural logarithms of its symbols' probabilities in the model's own
     distribution; infinite if the model rules one of them out. If they were asked for, ``ids``, ``logprobs``
@@ -23,6 +23,7 @@ class Score:
     ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
     top: tuple[Top, ...] = ()
+    version: str = field(default="", compare=False)
 
     @property
     def bpc(self) -> float:

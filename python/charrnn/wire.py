@@ -135,6 +135,7 @@ def to_score(response: pb.ScoreResponse) -> Score:
     """What the server says of a text."""
     return Score(
         model=response.model,
+        version=response.version,
         num_symbols=response.num_symbols,
         nats=response.nats,
         ids=tuple(response.ids),

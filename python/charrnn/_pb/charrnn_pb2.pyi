@@ -217,9 +217,10 @@ class Timing(_message.Message):
     def __init__(self, queue_us: _Optional[int] = ..., first_char_us: _Optional[int] = ..., total_us: _Optional[int] = ..., steps: _Optional[int] = ..., mean_batch: _Optional[float] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
-    __slots__ = ("request_id", "model", "text", "ids", "prompt", "per_symbol", "top_logprobs")
+    __slots__ = ("request_id", "model", "version", "text", "ids", "prompt", "per_symbol", "top_logprobs")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -227,15 +228,16 @@ class ScoreRequest(_message.Message):
     TOP_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
+    version: str
     text: str
     ids: TokenIds
     prompt: str
     per_symbol: bool
     top_logprobs: int
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., text: _Optional[str] = ..., ids: _Optional[_Union[TokenIds, _Mapping]] = ..., prompt: _Optional[str] = ..., per_symbol: _Optional[bool] = ..., top_logprobs: _Optional[int] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., text: _Optional[str] = ..., ids: _Optional[_Union[TokenIds, _Mapping]] = ..., prompt: _Optional[str] = ..., per_symbol: _Optional[bool] = ..., top_logprobs: _Optional[int] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
-    __slots__ = ("request_id", "model", "num_symbols", "nats", "logprobs", "top", "ids")
+    __slots__ = ("request_id", "model", "num_symbols", "nats", "logprobs", "top", "ids", "version")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     NUM_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
@@ -243,6 +245,7 @@ class ScoreResponse(_message.Message):
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     num_symbols: int
@@ -250,7 +253,8 @@ class ScoreResponse(_message.Message):
     logprobs: _containers.RepeatedScalarFieldContainer[float]
     top: _containers.RepeatedCompositeFieldContainer[TopLogprobs]
     ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., num_symbols: _Optional[int] = ..., nats: _Optional[float] = ..., logprobs: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[TopLogprobs, _Mapping]]] = ..., ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    version: str
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., num_symbols: _Optional[int] = ..., nats: _Optional[float] = ..., logprobs: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[TopLogprobs, _Mapping]]] = ..., ids: _Optional[_Iterable[int]] = ..., version: _Optional[str] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

@@ -27,12 +27,13 @@ pub(crate) async fn score(
     let (prompt, per_symbol, top_logprobs) = (request.prompt, request.per_symbol, request.top_logprobs);
     let asked = ScoreRequest { prompt, text, per_symbol, top_logprobs };
     let ask = |model: &Model| model.score(asked.clone(), origin.caller());
-    let (model, events) = models.ask(&request.model, None, ask)?;
+    let (model, events) = models.ask(&request.model, request.version.as_deref(), ask)?;
     let scored = read(events).await?;
     let symbols = scored.symbols.map(|symbols| *symbols).unwrap_or_default();
     Ok(pb::ScoreResponse {
         request_id: request.request_id,
         model: model.name.clone(),
+        version: model.version.clone(),
         num_symbols: scored.num_symbols,
         nats: scored.nats,
         top: to_pb_top(&symbols),

@@ -253,6 +253,9 @@ pub struct ScoreRequest {
     /// Name of the model; may be empty when the server holds exactly one.
     #[prost(string, tag = "2")]
     pub model: ::prost::alloc::string::String,
+    /// Only this version of it, as in GenerateRequest.
+    #[prost(string, optional, tag = "3")]
+    pub version: ::core::option::Option<::prost::alloc::string::String>,
     /// Text that the model reads first and that is not scored. Empty: the first symbol is predicted from the start symbol.
     #[prost(string, tag = "6")]
     pub prompt: ::prost::alloc::string::String,
@@ -301,6 +304,9 @@ pub struct ScoreResponse {
     pub top: ::prost::alloc::vec::Vec<TopLogprobs>,
     #[prost(uint32, repeated, tag = "7")]
     pub ids: ::prost::alloc::vec::Vec<u32>,
+    /// Of the model.
+    #[prost(string, tag = "8")]
+    pub version: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListModelsRequest {}

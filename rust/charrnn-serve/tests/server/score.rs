@@ -28,16 +28,23 @@ async fn chunks_of(server: &TestServer, request: GenerateRequest) -> Vec<Chunk> 
 
 #[tokio::test]
 async fn a_text_is_as_likely_as_its_letters_are() {
-    let (server, _model) = TestServer::of(FakeModel::new()).await;
+    let (server, model) = TestServer::of(FakeModel::new()).await;
+    let version = &model.info().version;
     let mut client = server.client().await;
     // The next letter is exp(100) times as likely as any other; `a` is what an empty prompt feeds.
     for (prompt, text, nats) in
         [("", "bcd", 0.0), ("", "bd", 100.0), ("xyz", "abc", 0.0), ("x", "bca", 200.0)]
     {
         let (request_id, prompt) = (format!("{prompt} {text}"), prompt.to_owned());
-        let asked = ScoreRequest { request_id: request_id.clone(), prompt, ..score(text) };
+        let asked = ScoreRequest {
+            request_id: request_id.clone(),
+            prompt,
+            version: Some(version.clone()).filter(|_| nats > 0.0),
+            ..score(text)
+        };
         let found = client.score(asked).await.expect("a score").into_inner();
         assert_eq!((found.request_id, found.model.as_str()), (request_id, "fake"));
+        assert_eq!(&found.version, version);
         assert_eq!(found.num_symbols as usize, text.len());
         assert!((found.nats - nats).abs() < 1e-6, "{} {nats}", found.nats);
         assert!(found.ids.is_empty() && found.logprobs.is_empty() && found.top.is_empty());
@@ -97,8 +104,11 @@ async fn a_bad_score_is_an_invalid_argument_that_names_the_field() {
         let details = status.get_details_bad_request().expect("a BadRequest detail");
         assert_eq!(details.field_violations[0].field, field);
     }
-    let unknown = ScoreRequest { model: "other".to_owned(), ..score("a") };
-    assert_eq!(client.score(unknown).await.expect_err("no such model").code(), Code::NotFound);
+    let other_model = ScoreRequest { model: "other".to_owned(), ..score("a") };
+    let other_version = ScoreRequest { version: Some("other".to_owned()), ..score("a") };
+    for unknown in [other_model, other_version] {
+        assert_eq!(client.score(unknown).await.expect_err("no such model").code(), Code::NotFound);
+    }
     assert_eq!(model.num_running() + model.num_waiting(), 0);
 }
 
