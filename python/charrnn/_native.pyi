@@ -13,7 +13,11 @@ Chunk: TypeAlias = tuple[Literal["chunk"], str, int, int, Symbols | None]
 Scored: TypeAlias = tuple[Literal["scored"], int, float, Symbols | None]
 Timing: TypeAlias = tuple[int, int, int, int, float]
 Finished: TypeAlias = tuple[
-    Literal["finished"], Literal["length", "stop", "match", "end", "deadline"], str | None, int, Timing
+    Literal["finished"],
+    Literal["length", "stop", "match", "end", "deadline", "drained"],
+    str | None,
+    int,
+    Timing,
 ]
 
 class Vocab:
@@ -208,6 +212,7 @@ def serve(
     listen: str,
     metrics: str | None,
     admin: str | None,
+    resume_key_file: str | PathLike[str] | None,
     workers: int | None,
     max_streams: int,
     max_queue: int,

@@ -20,7 +20,7 @@ from charrnn.addresses import check_address
 from charrnn.calls import GenerateFields, ScoreFields, Settings, request_of
 from charrnn.channels import Channels
 from charrnn.errors import CharrnnError, ServerError
-from charrnn.resuming import Progress
+from charrnn.resuming import DrainedError, Progress
 from charrnn.sampler import SamplingParams
 from charrnn.score import Score
 from charrnn.stream import Chunk, Event, Finished, Started
@@ -72,7 +72,8 @@ class AsyncClient:
             RequestError: a parameter out of its limits.
         """
         settings = self._settings
-        progress = Progress(request_of(prompt, params, fields), settings.timeout, settings.resume_s)
+        request = request_of(prompt, params, fields, resumes=settings.resume_s > 0)
+        progress = Progress(request, settings.timeout, settings.resume_s)
         return AsyncStream(self._channels, settings, progress)
 
     async def models(self) -> list[Model]:
@@ -244,7 +245,7 @@ async def _events(call: _Call, progress: Progress) -> AsyncIterator[Event]:
                 if (event := progress.take(response)) is not None:
                     yield event
             return
-        except grpc.RpcError as error:
+        except (grpc.RpcError, DrainedError) as error:
             if (pause := progress.pause_after(error)) is None:
                 raise
             await asyncio.sleep(pause)

@@ -74,6 +74,12 @@ class GenerateFields(SamplingFields, total=False):
     more under load. ``ids``: chunks tell the token ids of their characters. ``logprobs``: and how likely each
     was, natural logarithms in the model's own distribution. ``top_logprobs``: and so many of the most likely
     in its place, at most 20. ``echo``: the prompt comes first, as a part of the text.
+
+    ``resumable``: end with a ``finished.resume_token`` where the text could go on: at ``max_tokens``, at the
+    timeout, and when the server stops. A text that may have 4096 characters asks for it anyway, to go on
+    elsewhere without being made from its beginning. ``resume_token``: of a text, which goes on; beside it
+    neither a prompt nor parameters are given, but ``max_tokens`` of the whole text may be. The first chunk's
+    ``offset`` says how much of the text stays: all, but where ``max_tokens`` cut what may be a stop string.
     """
 
     model: str
@@ -85,6 +91,8 @@ class GenerateFields(SamplingFields, total=False):
     logprobs: bool
     top_logprobs: int | None
     echo: bool
+    resumable: bool
+    resume_token: bytes | None
 
 
 class Asked(GenerateFields, total=False):
@@ -109,6 +117,8 @@ class ScoreFields(TypedDict, total=False):
     top_logprobs: int | None
 
 
+# From here on a token costs less than the steps it saves.
+LONG_TEXT = 4096
 # As they are called on the wire.
 _OUTPUT = {
     name: name for name in ("chunk_chars", "max_chunk_delay_ms", "ids", "logprobs", "top_logprobs")
@@ -192,8 +202,10 @@ class Settings:
         return ServerError(f"the server at {self.address} ended the text without saying why")
 
 
-def request_of(prompt: str, params: SamplingParams | None, fields: GenerateFields) -> pb.GenerateRequest:
-    """The request for one text.
+def request_of(
+    prompt: str, params: SamplingParams | None, fields: GenerateFields, *, resumes: bool = False
+) -> pb.GenerateRequest:
+    """The request for one text, of a client that ``resumes`` by itself or does not.
 
     Raises:
         TypeError: ``params`` and a field of it, or a field that there is not.
@@ -202,9 +214,15 @@ def request_of(prompt: str, params: SamplingParams | None, fields: GenerateField
     given: dict[str, Any] = dict(fields)
     model, index = given.pop("model", ""), given.pop("sample_index", 0)
     version = given.pop("version", None)
+    token, resumable = given.pop("resume_token", None), given.pop("resumable", False)
     output = {wire: given.pop(name, None) for name, wire in _OUTPUT.items()}
     sampling = to_fields(params, cast(SamplingFields, given)) | ({"sample_index": index} if index else {})
-    request = to_request(prompt, model, sampling, output)
+    if token is not None and (prompt or sampling.keys() - {"max_tokens"}):
+        raise RequestError(
+            "resume_token has the prompt and the parameters; give max_tokens beside it at most"
+        )
+    output["resume_token"] = resumable or (resumes and sampling.get("max_tokens", 0) >= LONG_TEXT)
+    request = to_request(prompt if token is None else token, model, sampling, output)
     if version is not None:
         request.version = version
     return request

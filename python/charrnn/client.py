@@ -85,14 +85,16 @@ class Client:
             prompt: what the model reads first; not part of the text.
             params: or its fields as keywords: ``temperature``, ``seed``, ``max_tokens``, ``stop``...
             fields: ``model``, ``version``, ``sample_index``, ``chunk_chars``, ``max_chunk_delay_ms``,
-                ``ids``, ``logprobs``, ``top_logprobs``, ``echo``: see ``charrnn.calls.GenerateFields``.
+                ``ids``, ``logprobs``, ``top_logprobs``, ``echo``, ``resumable``, ``resume_token``: see
+                ``charrnn.calls.GenerateFields``.
 
         Raises:
             RequestError: a parameter out of its limits; on reading also an unknown model or character.
             ServerBusyError, ServerUnavailableError, ServerError: on reading.
         """
         settings = self._settings
-        progress = Progress(request_of(prompt, params, fields), settings.timeout, settings.resume_s)
+        request = request_of(prompt, params, fields, resumes=settings.resume_s > 0)
+        progress = Progress(request, settings.timeout, settings.resume_s)
         text = Text(self._channels, progress)
         return Stream(self._events(text), text.cancel)
 

@@ -1,7 +1,8 @@
 """One text asked of a server, and asked for again when the server is lost while it comes.
 
 A text depends only on the model, the prompt, the parameters and the seed. So another server, or the same one
-started anew, gives the same text for the seed that the first one told; what was read already is left out.
+started anew, gives the same text for the seed that the first one told; what was read already is left out. A
+server that stops in order gives a token besides, with which one of the same key goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -17,18 +18,26 @@ import grpc
 
 from charrnn._pb import charrnn_pb2 as pb
 from charrnn.channels import Channels
-from charrnn.errors import CharrnnError, ServerError
+from charrnn.errors import CharrnnError, ServerError, ServerUnavailableError
 from charrnn.stream import Chunk, Event, Finished, Started
 from charrnn.wire import method, to_event
 
 OTHER_TEXT = "the server was lost, and the one there now gives another text for the same seed: another model?"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
+# A server with another key or another model says this of a token.
+_TOKEN_REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
 # What gRPC and proxies say of a connection that broke under a call, besides UNAVAILABLE.
 _BROKEN = ("rst_stream", "connection reset", "stream removed", "goaway", "socket closed")
 
 
+class DrainedError(ServerUnavailableError):
+    """The server stopped, and handed the text over."""
+
+
 def is_lost(error: Any) -> bool:
     """Whether a call ended because its server, or the way to it, went away."""
+    if isinstance(error, DrainedError):
+        return True
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return False  # its details may speak of a stream that was removed
     details = (error.details() or "").lower()
@@ -39,17 +48,19 @@ class Progress:
     """What of one text has come, over all the calls that asked for it. Makes no call and waits for nothing.
 
     Args:
-        request: what is asked; asked again, it names the seed and the model that were told.
+        request: what is asked; asked again, it names the seed and the model that were told, or is a token's.
         timeout: seconds for all of it; ``None`` for no limit.
         resume_s: seconds without a new character after which a text that lost its server is given up.
     """
 
     def __init__(self, request: pb.GenerateRequest, timeout: float | None, resume_s: float) -> None:
-        self.request, self._resume_s = request, resume_s
+        self.request, self._first, self._resume_s = request, request, resume_s
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._started: Started | None = None
         self._num_chars, self._num_symbols, self._hash = 0, 0, hashlib.blake2b()
         self._num_known, self._num_symbols_known, self._replayed = 0, 0, hashlib.blake2b()
+        # What a server handed over, and the hash and the symbols of the text before it.
+        self._token, self._token_hash, self._token_symbols = b"", hashlib.blake2b(), 0
         self._give_up_at, self._pause = 0.0, 0.0
 
     @property
@@ -62,6 +73,7 @@ class Progress:
 
         Raises:
             ServerError: another server began another text.
+            DrainedError: the server handed the text over.
         """
         event = to_event(response)
         match event:
@@ -73,6 +85,10 @@ class Progress:
                 event = self._new_part(event)
             case Finished() if event.num_chars < self._num_known:
                 raise ServerError(OTHER_TEXT)
+            case Finished() if event.reason == "drained" and event.resume_token and self._resume_s:
+                self._token, self._token_hash = event.resume_token, self._hash.copy()
+                self._token_symbols = self._num_symbols
+                raise DrainedError("the server is stopping; no other took the text over")
         if event is not None:
             self._pause = 0.0
         return event
@@ -82,7 +98,7 @@ class Progress:
         now = time.monotonic()
         if not self._pause:
             self._give_up_at, self._pause = now + self._resume_s, FIRST_PAUSE_S
-        if self._started is None or not is_lost(error) or now >= self._give_up_at:
+        if self._started is None or not self._may_go_on(error) or now >= self._give_up_at:
             return None
         # Clients that lost one server must not fall upon the next all at once.
         pause = self._pause * random.uniform(0.5, 1.0)
@@ -91,13 +107,29 @@ class Progress:
 
     def begin_again(self) -> None:
         """From here on responses are those of another call."""
+        self.request = self._again()
+        self._num_known, self._replayed = self._num_chars, self._token_hash.copy()
+        self._num_symbols_known = self._num_symbols - self._token_symbols
+
+    def _again(self) -> pb.GenerateRequest:
         assert self._started is not None
-        self.request.sampling.seed = self._started.seed
-        self.request.model = self._started.model
+        model, output = self._started.model, self._first.output
+        if self._token:
+            return pb.GenerateRequest(model=model, resume_token=self._token, output=output)
+        self._first.model = model
         if self._started.version:
-            self.request.version = self._started.version
-        self._num_known, self._replayed = self._num_chars, hashlib.blake2b()
-        self._num_symbols_known = self._num_symbols
+            self._first.version = self._started.version
+        if not self._first.resume_token:  # which has the seed
+            self._first.sampling.seed = self._started.seed
+        return self._first
+
+    def _may_go_on(self, error: Any) -> bool:
+        if is_lost(error):
+            return True
+        had_token = bool(self._token)
+        if error.code() in _TOKEN_REFUSED:
+            self._token, self._token_hash, self._token_symbols = b"", hashlib.blake2b(), 0
+        return had_token and not self._token
 
     def _new_part(self, chunk: Chunk) -> Chunk | None:
         """What of a chunk was not read before; checks what was, once all of it has come again."""
@@ -117,7 +149,7 @@ class Progress:
             return None
         ids, logprobs, top = chunk.ids[num_symbols:], chunk.logprobs[num_symbols:], chunk.top[num_symbols:]
         self._hash.update(text.encode())
-        self._num_chars += len(text)
+        self._num_chars = chunk.offset + chunk.num_chars
         self._num_symbols += len(ids)
         return Chunk(text, chunk.offset + len(known), len(text), ids, logprobs, top)
 
@@ -135,7 +167,7 @@ class Text:
         """Started, chunks without gap or overlap, Finished.
 
         Raises:
-            grpc.RpcError: what ended the text, if it was not to be resumed.
+            grpc.RpcError, DrainedError: what ended the text, if it was not to be resumed.
             ServerError: another server began another text.
         """
         while True:
@@ -144,7 +176,7 @@ class Text:
                     if (event := self._progress.take(response)) is not None:
                         yield event
                 return
-            except grpc.RpcError as error:
+            except (grpc.RpcError, DrainedError) as error:
                 pause = self._progress.pause_after(error)
                 if pause is None or self._cancelled.wait(pause):
                     raise

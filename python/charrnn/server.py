@@ -36,6 +36,7 @@ def serve(
     client_ca: str | os.PathLike[str] | None = None,
     token_file: str | os.PathLike[str] | None = None,
     max_streams_per_client: int | None = None,
+    resume_key_file: str | os.PathLike[str] | None = None,
     workers: int | None = None,
     max_streams: int = 64,
     max_queue: int = 1024,
@@ -68,6 +69,8 @@ def serve(
             ``authorization: Bearer TOKEN``, but for gRPC's health check and ``/healthz``.
         max_streams_per_client: texts that one client may have under way. A client is who has a token's name,
             else a certificate, else an address.
+        resume_key_file: 32 bytes or more that nobody else may read, the same for servers that go on with each
+            other's texts by their resume tokens; ``None`` takes a key that no other server has.
         workers: decode threads; ``None`` takes one for each core.
         max_streams: texts decoded at once by each worker.
         max_queue: texts that may wait; one more is refused at once.
@@ -110,6 +113,7 @@ def serve(
             listen=listen,
             metrics=metrics,
             admin=admin,
+            resume_key_file=resume_key_file,
             workers=workers,
             max_streams=max_streams,
             max_queue=max_queue,

@@ -15,7 +15,7 @@ from typing import Literal
 
 from charrnn.errors import CharrnnError
 
-FinishReason = Literal["length", "stop", "match", "end", "deadline"]
+FinishReason = Literal["length", "stop", "match", "end", "deadline", "drained"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,15 @@ class Finished:
     """Why and when a complete text ended.
 
     ``"length"`` is ``max_tokens``, ``"stop"`` a stop string, ``"match"`` the end of what ``regex`` allows,
-    ``"end"`` the end symbol of a model of documents, which is no part of the text, ``"deadline"`` the call's.
+    ``"end"`` the end symbol of a model of documents, which is no part of the text, ``"deadline"`` the call's,
+    ``"drained"`` the end of the server. With ``resume_token`` a text that could go on does so.
     """
 
     reason: FinishReason
     matched_stop: str | None
     num_chars: int
     timing: Timing
+    resume_token: bytes | None = None
 
 
 Event = Started | Chunk | Finished

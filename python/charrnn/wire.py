@@ -24,6 +24,7 @@ _REASONS: dict[int, FinishReason] = {
     pb.FINISH_REASON_MATCH: "match",
     pb.FINISH_REASON_END: "end",
     pb.FINISH_REASON_DEADLINE: "deadline",
+    pb.FINISH_REASON_DRAINED: "drained",
 }
 
 
@@ -64,9 +65,9 @@ def to_fields(params: SamplingParams | None, given: SamplingFields) -> dict[str,
 
 
 def to_request(
-    prompt: str, model: str, fields: dict[str, Any], output: Mapping[str, int | None]
+    start: str | bytes, model: str, fields: dict[str, Any], output: Mapping[str, int | None]
 ) -> pb.GenerateRequest:
-    """A request for one text.
+    """A request for one text, from its prompt or from the resume token of another.
 
     Raises:
         RequestError: a value that no message can hold.
@@ -81,7 +82,8 @@ def to_request(
     try:
         return pb.GenerateRequest(
             model=model,
-            prompt=prompt,
+            prompt=start if isinstance(start, str) else None,
+            resume_token=start if isinstance(start, bytes) else None,
             sampling=pb.Sampling(**fields) if fields else None,
             stopping=pb.Stopping(**stopping) if stopping else None,
             output=pb.Output(**asked) if asked else None,
@@ -149,7 +151,8 @@ def _finished(finished: pb.Finished) -> Finished:
     if reason is None:
         raise ServerError(f"the server ended the text for a reason unknown here: {finished.reason}")
     matched_stop = finished.matched_stop if finished.HasField("matched_stop") else None
-    return Finished(reason, matched_stop, finished.chars, _timing(finished.timing))
+    token = finished.resume_token if finished.HasField("resume_token") else None
+    return Finished(reason, matched_stop, finished.chars, _timing(finished.timing), token)
 
 
 def _timing(timing: pb.Timing) -> Timing:

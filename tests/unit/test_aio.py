@@ -17,7 +17,7 @@ from charrnn._pb import charrnn_pb2 as pb
 from charrnn.calls import ERRORS
 from charrnn.errors import CharrnnError, RequestError, ServerBusyError, ServerError, ServerUnavailableError
 from tests.fakes import FINISHED, chunk, fake_server, started
-from tests.unit.test_resuming import TEXT, losing
+from tests.unit.test_resuming import TEXT, handing_over, losing
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -49,6 +49,18 @@ def test_a_text_comes_in_chunks_with_seed_model_and_end() -> None:
 
     with fake_server() as address:
         run(read(address))
+
+
+def test_a_text_goes_on_with_the_token_of_a_server_that_stopped() -> None:
+    async def read(address: str) -> str:
+        async with AsyncClient(address) as client:
+            return await client.generate("p", max_tokens=5000).read()
+
+    generate, requests = handing_over(["drain 7", "lose 12", "refuse INVALID_ARGUMENT", "drain 20"])
+    with fake_server(generate) as address:
+        assert run(read(address)) == TEXT
+    starts = [request.prompt or request.resume_token.decode() for request in requests]
+    assert starts == ["p", "7", "7", "p", "20"]
 
 
 @pytest.mark.parametrize("breaks", [[], [0], [1], [30], [12, 7, 20], [29, 1, 2, 30]])

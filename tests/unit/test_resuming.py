@@ -21,6 +21,11 @@ def finished(num_chars: int) -> pb.GenerateResponse:
     return pb.GenerateResponse(finished=pb.Finished(reason=pb.FINISH_REASON_LENGTH, chars=num_chars))
 
 
+def drained(num_chars: int, token: bytes | None) -> pb.GenerateResponse:
+    reason = pb.FINISH_REASON_DRAINED
+    return pb.GenerateResponse(finished=pb.Finished(reason=reason, chars=num_chars, resume_token=token))
+
+
 def lost(context: Any) -> None:
     context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
 
@@ -169,3 +174,129 @@ def test_closing_ends_the_waiting_for_a_server() -> None:
 def test_a_time_that_is_none_is_refused(resume_s: float) -> None:
     with pytest.raises(RequestError, match="resume_s"):
         Client("127.0.0.1:1", resume_s=resume_s)
+
+
+def handing_over(steps: list[str], text: str = TEXT) -> tuple[Generate, list[pb.GenerateRequest]]:
+    """A server whose n-th call does ``steps[n]``, or all of the text; and the requests that it got.
+
+    "drain 7" and "lose 7" end it after 7 characters, "refuse CODE" refuses its token.
+    """
+    requests: list[pb.GenerateRequest] = []
+
+    def generate(request: pb.GenerateRequest, context: Any) -> Iterator[pb.GenerateResponse]:
+        word, _, value = steps[len(requests)].partition(" ") if len(requests) < len(steps) else ("", "", "")
+        requests.append(request)
+        if word == "refuse":
+            context.abort(grpc.StatusCode[value], "resume_token was made by a server with another key")
+        yield started(seed=99)
+        begin = int(request.resume_token or 0)
+        last = int(value) if value else len(text)
+        for at in range(begin, last, 3):
+            yield chunk(text[at : min(at + 3, last)], at)
+        if word == "drain":
+            yield drained(last, str(last).encode())
+        elif word == "lose":
+            lost(context)
+        yield finished(len(text))
+
+    return generate, requests
+
+
+@pytest.mark.parametrize(
+    ("steps", "starts"),
+    [
+        (["drain 7"], ["p", "7"]),
+        (["drain 1", "drain 1", "drain 29"], ["p", "1", "1", "29"]),
+        (["drain 7", "lose 15"], ["p", "7", "7"]),
+        (["drain 7", "lose 7", "drain 30"], ["p", "7", "7", "30"]),
+        (["lose 12", "drain 20", "lose 25"], ["p", "p", "20", "20"]),
+        (["drain 7", "refuse INVALID_ARGUMENT"], ["p", "7", "p"]),
+        (["drain 7", "lose 12", "refuse FAILED_PRECONDITION", "drain 15"], ["p", "7", "7", "p", "15"]),
+    ],
+)
+def test_a_text_goes_on_with_the_token_of_a_server_that_stopped(steps: list[str], starts: list[str]) -> None:
+    generate, requests = handing_over(steps)
+    with (
+        fake_server(generate) as address,
+        Client(address) as client,
+        client.generate("p", max_tokens=5000, temperature=0.5, chunk_chars=3) as stream,
+    ):
+        chunks = list(stream)
+    assert "".join(part.text for part in chunks) == TEXT
+    assert [request.prompt or request.resume_token.decode() for request in requests] == starts
+    assert stream.finished is not None
+    assert stream.finished.reason == "length"
+    for request in requests:
+        assert request.output == requests[0].output
+        assert request.output.resume_token
+        assert request.HasField("sampling") == request.HasField("stopping") == bool(request.prompt)
+
+
+def test_another_text_after_a_token_is_an_error() -> None:
+    first, _ = handing_over(["drain 6", "lose 12"])
+    second, _ = handing_over([], TEXT[:9] + "X" + TEXT[10:])
+    calls = iter([first, first, second])
+    with (
+        fake_server(lambda request, context: next(calls)(request, context)) as address,
+        Client(address) as client,
+        pytest.raises(ServerError, match="another text for the same seed"),
+    ):
+        client.generate(max_tokens=5000).read()
+
+
+def test_a_refused_token_of_the_callers_own_is_an_error() -> None:
+    generate, requests = handing_over(["lose 20", "refuse INVALID_ARGUMENT"])
+    with (
+        fake_server(generate) as address,
+        Client(address) as client,
+        pytest.raises(RequestError, match="another key"),
+    ):
+        client.generate(resume_token=b"12").read()
+    assert [request.resume_token for request in requests] == [b"12", b"12"]
+
+
+def test_a_text_goes_on_from_a_token() -> None:
+    generate, requests = handing_over(["lose 20", "drain 25"])
+    with fake_server(generate) as address, Client(address) as client:
+        stream = client.generate(resume_token=b"12", max_tokens=9000, resumable=True)
+        chunks = list(stream)
+    assert chunks[0].offset == 12
+    assert "".join(part.text for part in chunks) == TEXT[12:]
+    assert [request.resume_token for request in requests] == [b"12", b"12", b"25"]
+    assert [request.stopping.max_tokens for request in requests] == [9000, 9000, 0]
+
+
+def test_without_resuming_a_drained_text_is_the_callers() -> None:
+    generate, requests = handing_over(["drain 7"])
+    with fake_server(generate) as address, Client(address, resume_s=0) as client:
+        stream = client.generate("p", resumable=True)
+        assert stream.read() == TEXT[:7]
+        assert stream.finished is not None
+        assert (stream.finished.reason, stream.finished.resume_token) == ("drained", b"7")
+        client.generate("p", max_tokens=5000).read()
+    assert [request.output.resume_token for request in requests] == [True, False]
+
+
+def test_a_short_text_asks_for_no_token() -> None:
+    generate, requests = handing_over([])
+    with fake_server(generate) as address, Client(address) as client:
+        client.generate("p", max_tokens=4095).read()
+        client.generate("p").read()
+    assert not any(request.HasField("output") for request in requests)
+
+
+@pytest.mark.parametrize("given", [{"prompt": "p"}, {"temperature": 1.0}, {"sample_index": 1}])
+def test_beside_a_token_only_a_length_is_taken(given: dict[str, Any]) -> None:
+    with Client("127.0.0.1:1") as client, pytest.raises(RequestError, match="resume_token has the prompt"):
+        client.generate(resume_token=b"t", **given)
+
+
+def test_nobody_takes_the_text_over() -> None:
+    generate, requests = handing_over(["drain 7"] * 100)
+    with (
+        fake_server(generate) as address,
+        Client(address, resume_s=0.5) as client,
+        pytest.raises(ServerUnavailableError, match="no other took the text over"),
+    ):
+        client.generate("p", max_tokens=5000).read()
+    assert len(requests) > 2

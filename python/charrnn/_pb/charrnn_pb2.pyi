@@ -15,6 +15,7 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_MATCH: _ClassVar[FinishReason]
     FINISH_REASON_END: _ClassVar[FinishReason]
     FINISH_REASON_DEADLINE: _ClassVar[FinishReason]
+    FINISH_REASON_DRAINED: _ClassVar[FinishReason]
 
 class Unit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -27,17 +28,19 @@ FINISH_REASON_STOP: FinishReason
 FINISH_REASON_MATCH: FinishReason
 FINISH_REASON_END: FinishReason
 FINISH_REASON_DEADLINE: FinishReason
+FINISH_REASON_DRAINED: FinishReason
 UNIT_UNSPECIFIED: Unit
 UNIT_CHAR: Unit
 UNIT_BYTE: Unit
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("request_id", "model", "version", "prompt", "prompt_ids", "cancel", "sampling", "stopping", "output")
+    __slots__ = ("request_id", "model", "version", "prompt", "prompt_ids", "resume_token", "cancel", "sampling", "stopping", "output")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     PROMPT_IDS_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     STOPPING_FIELD_NUMBER: _ClassVar[int]
@@ -47,11 +50,12 @@ class GenerateRequest(_message.Message):
     version: str
     prompt: str
     prompt_ids: TokenIds
+    resume_token: bytes
     cancel: bool
     sampling: Sampling
     stopping: Stopping
     output: Output
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., prompt: _Optional[str] = ..., prompt_ids: _Optional[_Union[TokenIds, _Mapping]] = ..., cancel: _Optional[bool] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stopping: _Optional[_Union[Stopping, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., prompt: _Optional[str] = ..., prompt_ids: _Optional[_Union[TokenIds, _Mapping]] = ..., resume_token: _Optional[bytes] = ..., cancel: _Optional[bool] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stopping: _Optional[_Union[Stopping, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ...) -> None: ...
 
 class TokenIds(_message.Message):
     __slots__ = ("ids",)
@@ -115,20 +119,22 @@ class Stopping(_message.Message):
     def __init__(self, max_tokens: _Optional[int] = ..., min_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., include_stop: _Optional[bool] = ...) -> None: ...
 
 class Output(_message.Message):
-    __slots__ = ("chunk_chars", "max_chunk_delay_ms", "ids", "logprobs", "top_logprobs", "echo_prompt")
+    __slots__ = ("chunk_chars", "max_chunk_delay_ms", "ids", "logprobs", "top_logprobs", "echo_prompt", "resume_token")
     CHUNK_CHARS_FIELD_NUMBER: _ClassVar[int]
     MAX_CHUNK_DELAY_MS_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     TOP_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     ECHO_PROMPT_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     chunk_chars: int
     max_chunk_delay_ms: int
     ids: bool
     logprobs: bool
     top_logprobs: int
     echo_prompt: bool
-    def __init__(self, chunk_chars: _Optional[int] = ..., max_chunk_delay_ms: _Optional[int] = ..., ids: _Optional[bool] = ..., logprobs: _Optional[bool] = ..., top_logprobs: _Optional[int] = ..., echo_prompt: _Optional[bool] = ...) -> None: ...
+    resume_token: bool
+    def __init__(self, chunk_chars: _Optional[int] = ..., max_chunk_delay_ms: _Optional[int] = ..., ids: _Optional[bool] = ..., logprobs: _Optional[bool] = ..., top_logprobs: _Optional[int] = ..., echo_prompt: _Optional[bool] = ..., resume_token: _Optional[bool] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
     __slots__ = ("request_id", "started", "chunk", "finished", "refused")
@@ -191,16 +197,18 @@ class TopLogprobs(_message.Message):
     def __init__(self, ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Finished(_message.Message):
-    __slots__ = ("reason", "matched_stop", "chars", "timing")
+    __slots__ = ("reason", "matched_stop", "chars", "resume_token", "timing")
     REASON_FIELD_NUMBER: _ClassVar[int]
     MATCHED_STOP_FIELD_NUMBER: _ClassVar[int]
     CHARS_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
     reason: FinishReason
     matched_stop: str
     chars: int
+    resume_token: bytes
     timing: Timing
-    def __init__(self, reason: _Optional[_Union[FinishReason, str]] = ..., matched_stop: _Optional[str] = ..., chars: _Optional[int] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+    def __init__(self, reason: _Optional[_Union[FinishReason, str]] = ..., matched_stop: _Optional[str] = ..., chars: _Optional[int] = ..., resume_token: _Optional[bytes] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("queue_us", "first_char_us", "total_us", "steps", "mean_batch")

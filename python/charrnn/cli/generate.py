@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from charrnn.cli.connection import connection_fields, connection_options
 from charrnn.cli.kinds import YEAR_S, Number
 from charrnn.cli.sampling import parse_text_options, print_texts, text_options
+
+if TYPE_CHECKING:
+    from charrnn.stream import Stream
+
+# What a text that goes on may be given: the length of the whole, and what is no part of the text.
+BESIDE_RESUME = frozenset(
+    ("server", "model", "timeout", "resume", "save_resume", "max_tokens", "chunk_chars", "json", "raw")
+)
 
 
 @click.command(
@@ -18,6 +28,8 @@ from charrnn.cli.sampling import parse_text_options, print_texts, text_options
       charrnn generate --prompt 'ROMEO:' --temperature 0.8
       charrnn generate --server 127.0.0.1:50052 --model shakespeare --max-tokens 2000 --stop $'\\n\\n'
       CHARRNN_GENERATE_TOKEN=... charrnn generate --server models.example.org:443 --tls --prompt 'ROMEO:'
+      charrnn generate --prompt 'ROMEO:' --save-resume romeo.token
+      charrnn generate --resume romeo.token --max-tokens 1000
 
     Ctrl-C ends the text on the server too.
     """
@@ -31,14 +43,66 @@ from charrnn.cli.sampling import parse_text_options, print_texts, text_options
     help="Seconds a text may take.",
     show_default="no limit",
 )
+@click.option(
+    "--resume",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Go on with the text of a token; --max-tokens is the length of the whole.",
+)
+@click.option(
+    "--save-resume",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the token of a text that could go on: cut by --max-tokens, --timeout or the server's end.",
+)
 @connection_options
-def generate(server: str, model: str, timeout: float | None, **options: Any) -> None:
+def generate(
+    server: str,
+    model: str,
+    timeout: float | None,
+    resume: Path | None,
+    save_resume: Path | None,
+    **options: Any,
+) -> None:
     """Print text from a charrnn server as it is made."""
     connection = connection_fields(options)
     text = parse_text_options(options)
+    if save_resume and text.num_texts > 1:
+        raise click.UsageError("--save-resume is for one text, not for --n")
+    length = _check_resume(options["max_tokens"]) if resume else {}
     # gRPC logs what an error line says already; it reads this when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from charrnn.client import Client
 
+    texts: list[Stream] = []
+
+    def start(prompt: str, **kwargs: Any) -> Stream:
+        if resume:
+            kwargs = {"chunk_chars": kwargs["chunk_chars"], "resume_token": resume.read_bytes(), **length}
+        texts.append(client.generate(prompt, model=model, resumable=save_resume is not None, **kwargs))
+        return texts[-1]
+
     with Client(server, timeout=timeout, **connection) as client:
-        print_texts(lambda prompt, **kwargs: client.generate(prompt, model=model, **kwargs), text)
+        print_texts(start, text)
+    if save_resume:
+        _save(texts[-1], save_resume)
+
+
+def _check_resume(max_tokens: int) -> dict[str, int]:
+    """The length, if one is given; nothing else may be that the token has."""
+    context = click.get_current_context()
+    source = context.get_parameter_source
+    given = {name for name in context.params if source(name) is ParameterSource.COMMANDLINE}
+    for name in sorted(given - BESIDE_RESUME):
+        raise click.UsageError(f"--{name.replace('_', '-')} is in the token of --resume; leave it out")
+    return {"max_tokens": max_tokens} if "max_tokens" in given else {}
+
+
+def _save(text: Stream, path: Path) -> None:
+    finished = text.finished
+    if finished is None or finished.resume_token is None:
+        reason = finished.reason if finished else "cut short"
+        click.echo(f"no token: the text cannot go on ({reason})", err=True)
+        return
+    path.write_bytes(finished.resume_token)
+    click.echo(f"token: {path}", err=True)

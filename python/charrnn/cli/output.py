@@ -9,6 +9,7 @@ import io
 import json
 import re
 import sys
+from base64 import b64encode
 from dataclasses import asdict
 
 from charrnn.stream import Stream
@@ -52,7 +53,13 @@ class JsonLines:
             told = asdict(chunk)
             _print_json("chunk", index, {name: value for name, value in told.items() if value != ()})
         if stream.finished is not None:
-            _print_json("finished", index, asdict(stream.finished))
+            _print_json("finished", index, _plain(asdict(stream.finished)))
+
+
+def _plain(finished: dict[str, object]) -> dict[str, object]:
+    """A token in base64, if there is one."""
+    token = finished.pop("resume_token")
+    return finished | ({"resume_token": b64encode(token).decode()} if isinstance(token, bytes) else {})
 
 
 def _print_json(event: str, index: int, fields: dict[str, object]) -> None:

@@ -26,14 +26,16 @@ ADMIN = "admin on "
       charrnn serve shakespeare
       charrnn serve shakespeare linux --listen 127.0.0.1:0 --workers 2
       charrnn serve shakespeare --metrics 127.0.0.1:9464
-      charrnn serve shakespeare --listen 0.0.0.0:50051 \
+      charrnn serve shakespeare --listen 0.0.0.0:50051 \\
         --tls-cert cert.pem --tls-key key.pem --token-file tokens
+      charrnn serve shakespeare --resume-key-file resume.key
       charrnn serve shakespeare linux --check
       charrnn serve --config server.toml --print-config
 
     SIGHUP reads certificates and tokens again, and loads the bundles that have changed in their folders,
     while texts go on. Ctrl-C or SIGTERM lets running texts finish and refuses new ones; then the exit code
-    is 0. A second one stops at once, with 130 for Ctrl-C and 143 for SIGTERM.
+    is 0. A second one stops at once, with 130 for Ctrl-C and 143 for SIGTERM. Texts that do not finish in
+    time go on with another server of the same key, if their clients asked.
     """
 )
 @click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path())
@@ -54,6 +56,13 @@ ADMIN = "admin on "
     metavar="HOST:PORT",
     help="Where charrnn admin loads and unloads models; on this machine only.",
     show_default="off",
+)
+@click.option(
+    "--resume-key-file",
+    metavar="FILE",
+    type=click.Path(),
+    help="32 secret bytes or more, the same for servers that go on with each other's texts.",
+    show_default="a key of its own",
 )
 @click.option(
     "--workers", type=click.IntRange(1), help="Decode threads of each model.", show_default="one a core"

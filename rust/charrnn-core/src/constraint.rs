@@ -40,6 +40,7 @@ pub struct Constraint {
     /// For each length below the smallest, a bit a state: whether an allowed length can be completed from it.
     early: Vec<Vec<u64>>,
     may_end: bool,
+    fingerprint: u32,
     /// Of [`Pattern::Utf8`].
     end: Option<u32>,
 }
@@ -61,7 +62,8 @@ impl Constraint {
             Pattern::Regex(_) => (true, None),
             Pattern::Utf8 { end } => (false, end),
         };
-        let constraint = Constraint { automaton, lengths, early, may_end, end };
+        let fingerprint = automaton.fingerprint();
+        let constraint = Constraint { automaton, lengths, early, may_end, fingerprint, end };
         let can_start = constraint.is_open(START, 0) && (may_end || !constraint.is_stuck(START, 0));
         match can_start {
             true => Ok(constraint),
@@ -70,6 +72,16 @@ impl Constraint {
                 Err(RequestError::RegexUnmatchable { min, max })
             }
         }
+    }
+
+    /// Tells automata apart whose states mean different things.
+    pub fn fingerprint(&self) -> u32 {
+        self.fingerprint
+    }
+
+    /// Whether a text with `num_tokens` symbols can go on from `state`, or end there.
+    pub fn may_go_on(&self, state: u32, num_tokens: u32) -> bool {
+        state < self.automaton.num_states() && self.is_open(state, num_tokens)
     }
 
     /// Whether a text may end in `state` with `num_tokens` symbols.

@@ -49,6 +49,8 @@ pub struct Engine {
     vocab: Arc<Vocab>,
     admission: Arc<Admission>,
     clock: Clock,
+    /// Floats of a stream's state.
+    state_len: usize,
     /// One a worker.
     jobs: Vec<Sender<Stream>>,
     threads: Vec<JoinHandle<()>>,
@@ -81,6 +83,7 @@ impl Engine {
     ) -> (Engine, Vec<Worker>) {
         let num_slots = models.len() * config.max_streams.max(1);
         let admission = Arc::new(Admission::new(models.len(), num_slots, config.max_queue));
+        let state_len = models.first().map_or(0, |model| model.spec().state_len());
         let mut jobs = Vec::with_capacity(models.len());
         let worker = |(index, model)| {
             let (sender, receiver) = channel();
@@ -90,14 +93,19 @@ impl Engine {
             Worker::new(model, vocab.clone(), &config, link)
         };
         let workers = models.into_iter().enumerate().map(worker).collect();
-        (Engine { vocab, admission, clock, jobs, threads: Vec::new() }, workers)
+        (Engine { vocab, admission, clock, state_len, jobs, threads: Vec::new() }, workers)
     }
 
     /// Starts a stream, or says at once why not. Everything further comes through `sink`; if that is dropped
     /// without a last event, a worker died in an unforeseen way.
+    ///
+    /// # Panics
+    /// If the request goes on from a state of another size than this model's.
     pub fn submit(&self, request: ValidRequest, sink: Box<dyn Sink>) -> Result<(), SubmitError> {
+        let state_len = request.snapshot().map_or(self.state_len, |snapshot| snapshot.state_len());
+        assert_eq!(state_len, self.state_len, "a snapshot of another model");
         let ticket = self.admission.admit()?;
-        let stream = Stream::new(request, sink, ticket, self.vocab.unit(), (self.clock)());
+        let stream = Stream::new(request, sink, ticket, &self.vocab, (self.clock)());
         let worker = stream.worker();
         // A worker without a receiver died a moment ago: as good as stopping.
         self.jobs[worker].send(stream).map_err(|_| SubmitError::Stopping)

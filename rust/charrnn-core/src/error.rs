@@ -86,6 +86,17 @@ pub enum RequestError {
         /// max_tokens.
         max: u32,
     },
+    /// A text that has reached its length already.
+    #[error("max_tokens is {max_tokens}, and the text that is to go on has {num_tokens} symbols; give more")]
+    NothingLeft {
+        /// max_tokens.
+        max_tokens: u32,
+        /// Symbols of the text so far.
+        num_tokens: u32,
+    },
+    /// A text cannot go on from where it was saved.
+    #[error("resume_token: {0}; ask for the text from its beginning, with the same seed")]
+    Snapshot(&'static str),
     /// A stop string that the model can never write.
     #[error("stop string {index}: {unknown}, so it could never appear; leave it out")]
     UnknownInStop {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::snapshot::Snapshot;
+
 /// One thing that happened to a stream, in order: `Started`, `Chunk`..., then `Finished` or `Failed`; for a text to score
 /// `Started`, then `Scored`, or one of the two.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +47,8 @@ pub struct Chunk {
 pub struct Symbols {
     /// Their indices.
     pub ids: Vec<u32>,
-    /// For each the natural logarithm of its probability in the model's own distribution.
+    /// For each the natural logarithm of its probability in the model's own distribution; NaN for symbols that were
+    /// drawn before the text was cut, and withheld.
     pub logprobs: Vec<f32>,
     /// For each, one after the other, as many of the most likely symbols with theirs, the likeliest first.
     pub top: Vec<(u32, f32)>,
@@ -96,6 +99,8 @@ pub enum FinishReason {
     End,
     /// The request's time was over; this is the text so far.
     Deadline,
+    /// The engine stopped; the text so far comes with a snapshot.
+    Drained,
 }
 
 /// The text is complete.
@@ -109,6 +114,8 @@ pub struct Finished {
     pub num_chars: u64,
     /// Where the time went.
     pub timing: Timing,
+    /// Where the text stands, if it was asked for and the text could go on.
+    pub snapshot: Option<Box<Snapshot>>,
 }
 
 /// Where the time of one stream went, from the moment it was accepted.

@@ -18,6 +18,7 @@ pub mod request;
 pub mod sampler;
 mod scheduler;
 mod slots;
+pub mod snapshot;
 pub mod state;
 pub mod stop;
 pub mod vocab;

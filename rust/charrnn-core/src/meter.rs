@@ -92,12 +92,13 @@ pub enum Outcome {
 
 impl Outcome {
     /// All there are, in the order of [`Stats::ended`].
-    pub const ALL: [Outcome; 10] = [
+    pub const ALL: [Outcome; 11] = [
         Outcome::Finished(FinishReason::Length),
         Outcome::Finished(FinishReason::Stop),
         Outcome::Finished(FinishReason::Match),
         Outcome::Finished(FinishReason::End),
         Outcome::Finished(FinishReason::Deadline),
+        Outcome::Finished(FinishReason::Drained),
         Outcome::Scored,
         Outcome::Cancelled,
         Outcome::Failed,
@@ -113,6 +114,7 @@ impl Outcome {
             Outcome::Finished(FinishReason::Match) => "match",
             Outcome::Finished(FinishReason::End) => "end",
             Outcome::Finished(FinishReason::Deadline) => "deadline",
+            Outcome::Finished(FinishReason::Drained) => "drained",
             Outcome::Scored => "scored",
             Outcome::Cancelled => "cancelled",
             Outcome::Failed => "failed",

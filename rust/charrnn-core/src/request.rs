@@ -11,6 +11,7 @@ use crate::constraint::{Constraint, Pattern};
 use crate::error::RequestError;
 use crate::limits::{self, Limit};
 use crate::params::{SamplingParams, ValidSampling};
+use crate::snapshot::Snapshot;
 use crate::stop::StopSet;
 use crate::vocab::{Unit, Vocab};
 
@@ -18,13 +19,15 @@ mod score;
 
 pub use score::ScoreRequest;
 
-/// The first symbols the model reads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a text begins with.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Prompt {
     /// Text, encoded with the model's vocabulary. May be empty.
     Text(String),
     /// Symbol indices.
     Ids(Vec<u32>),
+    /// Where a text of the same model and parameters stands: it goes on. `max_tokens` counts it from its beginning.
+    Resume(Arc<Snapshot>),
 }
 
 /// What the text looks like and when it ends.
@@ -59,6 +62,8 @@ pub struct Output {
     pub top_logprobs: Option<u32>,
     /// The prompt comes first, as a part of the text.
     pub echo_prompt: bool,
+    /// An end after which the text could go on comes with a snapshot.
+    pub snapshot: bool,
 }
 
 /// What is told of each symbol besides its characters.
@@ -158,6 +163,8 @@ impl Prompt {
                 vocab.encode(&text).map_err(unknown)?
             }
             Prompt::Ids(ids) => check_ids(ids, vocab.size(), ids_field)?,
+            // To go on is to read the symbol drawn last, in the state it was drawn from.
+            Prompt::Resume(it) => vec![it.token],
         };
         limit.check(token_ids.len() as f64)?;
         Ok(token_ids)
@@ -197,6 +204,8 @@ pub struct ValidRequest {
     include_stop: bool,
     chunk_chars: u32,
     max_chunk_delay: Option<Duration>,
+    wants_snapshot: bool,
+    snapshot: Option<Arc<Snapshot>>,
     told: Told,
     /// Of the prompt's symbols those from here on are told of: an echo, or a text to score.
     first_told: usize,
@@ -222,28 +231,36 @@ impl GenerateRequest {
         let delay_ms = self.output.max_chunk_delay_ms;
         let max_chunk_delay =
             delay_ms.map(|ms| limits::MAX_CHUNK_DELAY_MS.resolve_u32(Some(ms))).transpose()?;
+        let snapshot = if let Prompt::Resume(it) = &self.prompt { Some(Arc::clone(it)) } else { None };
         let mut prompt_tokens = self.prompt.encode(vocab, limits::PROMPT_TOKENS, "prompt_ids")?;
-        let num_prompt_tokens = prompt_tokens.len() as u32;
+        let num_prompt_tokens = if snapshot.is_some() { 0 } else { prompt_tokens.len() as u32 };
         check_no_end(&prompt_tokens, end_token, vocab)?;
         let is_echo = self.output.echo_prompt && num_prompt_tokens > 0;
-        if num_prompt_tokens == 0 || end_token.is_some() || is_echo {
+        if snapshot.is_none() && (num_prompt_tokens == 0 || end_token.is_some() || is_echo) {
             prompt_tokens.insert(0, end_token.unwrap_or(start_token));
+        }
+        let constraint = self.stopping.constraint(vocab, &sampling, end_token)?.map(Arc::new);
+        let stop = self.stopping.automaton(vocab)?;
+        if let Some(snapshot) = &snapshot {
+            snapshot.check(vocab, *lengths.end(), constraint.as_deref(), &stop)?;
         }
         Ok(ValidRequest {
             first_told: if is_echo { 1 } else { prompt_tokens.len() },
             forgets_start: is_echo && end_token.is_none(),
             prompt_tokens,
             num_prompt_tokens,
-            constraint: self.stopping.constraint(vocab, &sampling, end_token)?.map(Arc::new),
+            constraint,
             sampling,
             sample_index: self.sample_index,
             end_token,
             lengths,
-            stop: self.stopping.automaton(vocab)?,
+            stop,
             stop_strings: self.stopping.stop,
             include_stop: self.stopping.include_stop,
             chunk_chars: limits::CHUNK_CHARS.resolve_u32(self.output.chunk_chars)?,
             max_chunk_delay: max_chunk_delay.map(|ms| Duration::from_millis(u64::from(ms))),
+            wants_snapshot: self.output.snapshot,
+            snapshot,
             told: self.output.told()?,
             is_score: false,
             deadline: None,
@@ -278,9 +295,19 @@ impl ValidRequest {
         &self.prompt_tokens
     }
 
-    /// Symbols of the prompt as given; 0 for an empty one.
+    /// Symbols of the prompt as given; 0 for an empty one and for a text that goes on.
     pub fn num_prompt_tokens(&self) -> u32 {
         self.num_prompt_tokens
+    }
+
+    /// Where the text goes on from, if it does not begin.
+    pub fn snapshot(&self) -> Option<&Arc<Snapshot>> {
+        self.snapshot.as_ref()
+    }
+
+    /// Whether an end after which the text could go on comes with a snapshot.
+    pub fn wants_snapshot(&self) -> bool {
+        self.wants_snapshot
     }
 
     /// Whether the symbol at that place of `prompt_tokens` is told of.

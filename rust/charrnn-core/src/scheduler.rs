@@ -136,7 +136,8 @@ impl Scheduler {
         }
         if let Some(token) = stream.next_prompt_token() {
             stream.start(now);
-            self.slots.join(stream, token, None);
+            let snapshot = stream.snapshot();
+            self.slots.join(stream, token, snapshot.as_ref().map(|it| &it.state));
         }
         true
     }
@@ -144,6 +145,11 @@ impl Scheduler {
     /// Hands every row's events over; rows that are over or whose reader has no room leave the batch.
     pub(crate) fn emit(&mut self, now: Instant, default_delay: Duration) {
         for row in (0..self.slots.len()).rev() {
+            self.slots.owner_mut(row).expire(now);
+            if self.slots.owner(row).wants_state() {
+                let (state, token) = self.slots.read(row);
+                self.slots.owner_mut(row).attach(state, token);
+            }
             match self.slots.owner_mut(row).emit(now, default_delay) {
                 Flow::Open => {}
                 Flow::Over => drop(self.slots.leave(row)),
@@ -153,9 +159,14 @@ impl Scheduler {
     }
 
     fn park(&mut self, row: usize, now: Instant) {
+        let resting = self.rest(row);
+        self.parked.push(Parked::new(resting, now));
+    }
+
+    /// Takes a row out of the batch.
+    fn rest(&mut self, row: usize) -> Resting {
         let (state, token) = self.slots.read(row);
-        let stream = self.slots.leave(row);
-        self.parked.push(Parked::new(Resting { stream, state, token }, now));
+        Resting { stream: self.slots.leave(row), state, token }
     }
 
     /// Streams off the batch that had a slot.
@@ -168,14 +179,16 @@ impl Scheduler {
         self.parked.iter().map(Parked::next_look).min()
     }
 
-    /// Ends every stream with `error`, with the text so far as far as its reader has room.
+    /// Ends every stream with `error`, with the text so far as far as its reader has room. Those that can go on
+    /// elsewhere are told how, unless the model is at fault.
     pub(crate) fn fail_all(&mut self, error: &StreamError, now: Instant) {
-        let rows = (0..self.slots.len()).rev().map(|row| self.slots.leave(row));
-        let streams = rows
-            .chain(self.parked.drain(..).map(Parked::into_stream))
-            .chain(self.ready.drain(..).map(|resting| resting.stream))
-            .chain(self.waiting.take_all());
-        for mut stream in streams {
+        let mut begun: Vec<Resting> = (0..self.slots.len()).rev().map(|row| self.rest(row)).collect();
+        begun.extend(self.parked.drain(..).map(Parked::into_resting).chain(self.ready.drain(..)));
+        if *error == StreamError::Stopping {
+            begun.iter_mut().for_each(|resting| resting.drain(now));
+        }
+        let begun = begun.into_iter().map(|resting| resting.stream);
+        for mut stream in begun.chain(self.waiting.take_all()) {
             stream.fail(error.clone(), now);
             if stream.pump() == Flow::Blocked {
                 stream.give_up(error.clone());

@@ -9,7 +9,7 @@ const ALIGN_BYTES: usize = 64;
 const ALIGN_FLOATS: usize = ALIGN_BYTES / size_of::<f32>();
 
 /// One stream's state: the floats of all tensors, one after the other.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct RowState {
     floats: Vec<f32>,
 }
@@ -23,6 +23,11 @@ impl RowState {
     /// The floats of all tensors, one after the other.
     pub fn floats(&self) -> &[f32] {
         &self.floats
+    }
+
+    /// Whether all of them are numbers.
+    pub fn is_finite(&self) -> bool {
+        self.floats.iter().all(|float| float.is_finite())
     }
 }
 

@@ -210,6 +210,16 @@ impl Decoder {
         Decoder { unit, partial: Vec::new() }
     }
 
+    /// Goes on after the bytes that another `partial` told.
+    pub fn resume(unit: Unit, partial: Vec<u8>) -> Self {
+        Decoder { unit, partial }
+    }
+
+    /// The bytes of a character that is not complete.
+    pub fn partial(&self) -> &[u8] {
+        &self.partial
+    }
+
     /// Appends to `out` the characters that `symbol` completes.
     pub fn push(&mut self, symbol: u32, out: &mut String) {
         match self.unit {
@@ -219,11 +229,6 @@ impl Decoder {
                 self.drain(out);
             }
         }
-    }
-
-    /// Symbols held back.
-    pub fn num_held(&self) -> usize {
-        self.partial.len()
     }
 
     /// Moves whole characters, and one U+FFFD for each invalid sequence, from `partial` to `out`.

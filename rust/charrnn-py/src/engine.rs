@@ -115,7 +115,9 @@ impl Engine {
         top_logprobs: Option<u32>,
         echo_prompt: bool,
     ) -> PyResult<EventStream> {
-        let output = Output { chunk_chars, max_chunk_delay_ms, ids, logprobs, top_logprobs, echo_prompt };
+        let snapshot = false;
+        let output =
+            Output { chunk_chars, max_chunk_delay_ms, ids, logprobs, top_logprobs, echo_prompt, snapshot };
         let (sampling, stopping) = params.parts();
         let request =
             GenerateRequest { prompt: Prompt::Text(prompt), sampling, sample_index, stopping, output };
@@ -216,6 +218,7 @@ fn reason(reason: FinishReason) -> &'static str {
         FinishReason::Match => "match",
         FinishReason::End => "end",
         FinishReason::Deadline => "deadline",
+        FinishReason::Drained => "drained",
     }
 }
 

@@ -42,7 +42,7 @@ impl Reload {
 
 /// Serves bundles until a signal raises in Python, then lets streams finish; a second signal ends it at once.
 #[pyfunction]
-#[pyo3(signature = (*, bundles, onnxruntime, listen, metrics, admin, workers, max_streams, max_queue, precision, drain_timeout_s, access, logging, reload, on_ready))]
+#[pyo3(signature = (*, bundles, onnxruntime, listen, metrics, admin, resume_key_file, workers, max_streams, max_queue, precision, drain_timeout_s, access, logging, reload, on_ready))]
 #[allow(clippy::too_many_arguments, reason = "keyword-only in Python")]
 pub(crate) fn serve(
     py: Python<'_>,
@@ -51,6 +51,7 @@ pub(crate) fn serve(
     listen: String,
     metrics: Option<String>,
     admin: Option<String>,
+    resume_key_file: Option<PathBuf>,
     workers: Option<usize>,
     max_streams: usize,
     max_queue: usize,
@@ -72,6 +73,7 @@ pub(crate) fn serve(
         listen,
         metrics,
         admin,
+        resume_key_file,
         workers,
         precision,
         engine,

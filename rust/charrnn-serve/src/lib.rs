@@ -34,6 +34,7 @@ mod status;
 mod stream;
 mod tell;
 mod tls;
+mod token;
 
 pub use access::{Access, AccessOptions};
 pub use check::{check_bundle, Checked};
@@ -47,3 +48,4 @@ pub use secrets::FileError;
 pub use server::{serve, serve_with, Control, Listeners};
 pub use stream::{EventStream, TimedOut};
 pub use tls::TlsFiles;
+pub use token::TokenKey;

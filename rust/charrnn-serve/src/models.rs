@@ -13,6 +13,7 @@ use charrnn_core::meter::Stats;
 use crate::error::{GenerateError, ServeError};
 use crate::model::{Model, ModelInfo};
 use crate::status::Refusal;
+use crate::token::TokenKey;
 
 /// What a model is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +41,10 @@ struct State {
 
 /// The models of a server; no two that serve have the same name, and one always serves.
 #[derive(Default)]
-pub(crate) struct Models(RwLock<State>);
+pub(crate) struct Models {
+    state: RwLock<State>,
+    key: Arc<TokenKey>,
+}
 
 impl Models {
     pub(crate) fn new(models: Vec<Model>) -> Result<Self, ServeError> {
@@ -53,7 +57,18 @@ impl Models {
         }
         let serving = |model| Entry { model, phase: Phase::Serving };
         let entries = models.into_iter().map(serving).collect();
-        Ok(Models(RwLock::new(State { entries, ..State::default() })))
+        let state = RwLock::new(State { entries, ..State::default() });
+        Ok(Models { state, ..Models::default() })
+    }
+
+    /// The same with another key than one of its own.
+    pub(crate) fn with_key(self, key: Arc<TokenKey>) -> Self {
+        Models { key, ..self }
+    }
+
+    /// Of resume tokens.
+    pub(crate) fn key(&self) -> &Arc<TokenKey> {
+        &self.key
     }
 
     /// Those that serve, then those whose texts go on.
@@ -153,11 +168,11 @@ impl Models {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -18,6 +18,7 @@ use crate::model::load_model;
 use crate::models::Models;
 use crate::reload::{Load, Source};
 use crate::server::{serve_checked, Control, Listeners};
+use crate::token::TokenKey;
 
 /// Protocol work is a tenth of the decoding's; a second thread would only take a core from it.
 const NUM_IO_THREADS: usize = 1;
@@ -37,6 +38,8 @@ pub struct ServeOptions {
     pub metrics: Option<String>,
     /// The same for whoever runs the server.
     pub admin: Option<String>,
+    /// A secret that servers share to go on with each other's texts; default: one of this server's own.
+    pub resume_key_file: Option<PathBuf>,
     /// Decode threads a model; default: one a core.
     pub workers: Option<usize>,
     /// `fp32` or `int8`; default: int8 where the bundle has it.
@@ -84,6 +87,7 @@ pub fn run_server(
     let access = Access::load(options.access.clone())?;
     let listeners = runtime.block_on(bind_all(options, access))?;
     let (models, source) = load_models(options)?;
+    let models = models.with_key(Arc::clone(&listeners.key));
     let addresses = addresses(&listeners)?;
     let [metrics, admin] = [addresses.metrics, addresses.admin].map(|one| one.map(|one| one.to_string()));
     info!(target: READY, listen = %addresses.listen, metrics, admin, "serving");
@@ -110,7 +114,8 @@ async fn bind_all(options: &ServeOptions, access: Access) -> Result<Listeners, S
     let grpc = bind(&options.listen).await?;
     let metrics = bind_optional(options.metrics.as_deref()).await?;
     let admin = bind_optional(options.admin.as_deref()).await?;
-    Ok(Listeners { grpc, metrics, admin, access })
+    let key = options.resume_key_file.as_deref().map_or_else(|| Ok(TokenKey::random()), TokenKey::read)?;
+    Ok(Listeners { grpc, metrics, admin, access, key: Arc::new(key) })
 }
 
 fn addresses(listeners: &Listeners) -> Result<Addresses, ServeError> {

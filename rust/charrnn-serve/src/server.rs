@@ -30,6 +30,7 @@ use crate::pb::char_rnn_server::CharRnnServer;
 use crate::pb::FILE_DESCRIPTOR_SET;
 use crate::reload::{Reloader, Source};
 use crate::service::CharRnnService;
+use crate::token::TokenKey;
 
 /// Streams one connection may hold at once; more wait in the client. HTTP/2's own default is no limit.
 const MAX_STREAMS_PER_CONNECTION: u32 = 1024;
@@ -56,11 +57,13 @@ pub struct Listeners {
     pub admin: Option<TcpListener>,
     /// Of the first two.
     pub access: Access,
+    /// Of resume tokens: servers that share it go on with each other's texts.
+    pub key: Arc<TokenKey>,
 }
 
 impl From<TcpListener> for Listeners {
     fn from(grpc: TcpListener) -> Self {
-        Listeners { grpc, metrics: None, admin: None, access: Access::default() }
+        Listeners { grpc, metrics: None, admin: None, access: Access::default(), key: Arc::default() }
     }
 }
 
@@ -75,9 +78,9 @@ pub struct Control {
 }
 
 /// Serves `models` on `listeners` until `shutdown` completes, then ends in order: health says NOT_SERVING, new
-/// requests get UNAVAILABLE, running streams have `drain_timeout` to finish, the rest end with UNAVAILABLE, and
-/// connections close. Returns within `drain_timeout` and a few seconds whatever the clients do; a connection
-/// that would not close then goes with the runtime.
+/// requests get UNAVAILABLE, running streams have `drain_timeout` to finish, the rest end with a resume token if
+/// they asked for one and with UNAVAILABLE if not, and connections close. Returns within `drain_timeout` and a few
+/// seconds whatever the clients do; a connection that would not close then goes with the runtime.
 pub async fn serve(
     listeners: impl Into<Listeners>,
     models: Vec<Model>,
@@ -95,7 +98,9 @@ pub async fn serve_with(
     control: Control,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    serve_checked(listeners.into(), Models::new(models)?, control, shutdown, std::future::pending()).await
+    let listeners = listeners.into();
+    let models = Models::new(models)?.with_key(Arc::clone(&listeners.key));
+    serve_checked(listeners, models, control, shutdown, std::future::pending()).await
 }
 
 /// The same for models that are known to have names of their own. Running streams end early if `abort` completes.

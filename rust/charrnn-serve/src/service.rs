@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use charrnn_core::event::{Chunk, Event, FinishReason, Finished, StreamError};
 use charrnn_core::params::SamplingParams;
 use charrnn_core::request::{GenerateRequest, Output, Prompt, Stopping};
+use charrnn_core::snapshot::Snapshot;
 use charrnn_core::vocab::Unit;
 use tokio::sync::watch;
 use tokio_stream::Stream;
@@ -22,10 +23,12 @@ use crate::many::{Call, ManyStream};
 use crate::model::{Caller, Model, ModelInfo};
 use crate::models::Models;
 use crate::pb;
+use crate::pb::generate_request::Start;
 use crate::score;
 use crate::stats::to_pb_stats;
 use crate::status::Refusal;
 use crate::stream::EventStream;
+use crate::token::{unseal, Sealer};
 
 /// `charrnn.v1.CharRnn` over some models.
 pub(crate) struct CharRnnService {
@@ -89,6 +92,8 @@ pub(crate) async fn begin(
     origin: Origin,
 ) -> Result<ResponseStream, Refusal> {
     let has_regex = request.sampling.as_ref().is_some_and(|sampling| sampling.regex.is_some());
+    // A token may hold one.
+    let has_regex = has_regex || matches!(request.start, Some(Start::ResumeToken(_)));
     let models = Arc::clone(models);
     let start = move || start(&models, request, origin);
     // Compiling an expression takes milliseconds, in which this thread serves everyone else.
@@ -107,9 +112,15 @@ fn start(
 ) -> Result<ResponseStream, Refusal> {
     let seat = origin.enter()?;
     let request_id = std::mem::take(&mut request.request_id);
-    let ask = |model: &Model| model.generate(to_core(request.clone()), origin.caller());
-    let (model, events) = models.ask(&request.model, request.version.as_deref(), ask)?;
-    Ok(ResponseStream { request_id, told: Told::new(model), events, _seat: seat })
+    let snapshot = unseal(&mut request, models)?.map(Arc::new);
+    let ask = |model: &Model| {
+        let sealer = Sealer::new(&request, model.info(), models.key());
+        let mut request = to_core(request.clone(), snapshot.clone());
+        request.output.snapshot = sealer.is_some();
+        Ok((model.generate(request, origin.caller())?, sealer))
+    };
+    let (model, (events, sealer)) = models.ask(&request.model, request.version.as_deref(), ask)?;
+    Ok(ResponseStream { request_id, told: Told::new(model), sealer, events, _seat: seat })
 }
 
 /// Where a request is from, and until when it is wanted.
@@ -158,6 +169,7 @@ fn deadline(metadata: &MetadataMap) -> Option<Instant> {
 pub(crate) struct ResponseStream {
     request_id: String,
     told: Told,
+    sealer: Option<Sealer>,
     events: EventStream,
     _seat: Seat,
 }
@@ -181,16 +193,19 @@ impl ResponseStream {
     fn respond(&mut self, event: Event) -> Result<pb::GenerateResponse, Refusal> {
         use pb::generate_response::Event as PbEvent;
         let event = match event {
-            Event::Started(started) => PbEvent::Started(pb::Started {
-                model: self.told.model().name.clone(),
-                version: self.told.model().version.clone(),
-                seed: started.seed,
-                prompt_chars: started.num_prompt_tokens,
-            }),
+            Event::Started(started) => {
+                self.sealer.iter_mut().for_each(|sealer| sealer.set_seed(started.seed));
+                PbEvent::Started(pb::Started {
+                    model: self.told.model().name.clone(),
+                    version: self.told.model().version.clone(),
+                    seed: started.seed,
+                    prompt_chars: started.num_prompt_tokens,
+                })
+            }
             Event::Chunk(chunk) => PbEvent::Chunk(to_pb_chunk(chunk)),
             Event::Finished(finished) => {
                 self.told.finished(&finished);
-                PbEvent::Finished(to_pb_finished(finished))
+                PbEvent::Finished(to_pb_finished(finished, self.sealer.as_ref()))
             }
             Event::Scored(_) => {
                 return Err(Refusal::Stream(StreamError::Model("it was not drawn".to_owned())))
@@ -204,16 +219,16 @@ impl ResponseStream {
     }
 }
 
-fn to_core(request: pb::GenerateRequest) -> GenerateRequest {
-    use pb::generate_request::Start;
+fn to_core(request: pb::GenerateRequest, snapshot: Option<Arc<Snapshot>>) -> GenerateRequest {
     let sampling = request.sampling.unwrap_or_default();
     let stopping = request.stopping.unwrap_or_default();
     let output = request.output.unwrap_or_default();
     GenerateRequest {
-        prompt: match request.start {
-            Some(Start::Prompt(text)) => Prompt::Text(text),
-            Some(Start::PromptIds(pb::TokenIds { ids })) => Prompt::Ids(ids),
-            None => Prompt::Text(String::new()),
+        prompt: match (snapshot, request.start) {
+            (Some(snapshot), _) => Prompt::Resume(snapshot),
+            (None, Some(Start::Prompt(text))) => Prompt::Text(text),
+            (None, Some(Start::PromptIds(pb::TokenIds { ids }))) => Prompt::Ids(ids),
+            (None, Some(Start::ResumeToken(_)) | None) => Prompt::Text(String::new()),
         },
         sampling: SamplingParams {
             logit_bias: sampling.logit_bias.into_iter().collect(),
@@ -247,6 +262,7 @@ fn to_core(request: pb::GenerateRequest) -> GenerateRequest {
             logprobs: output.logprobs,
             top_logprobs: output.top_logprobs,
             echo_prompt: output.echo_prompt,
+            snapshot: false,
         },
     }
 }
@@ -258,19 +274,21 @@ fn to_pb_chunk(chunk: Chunk) -> pb::Chunk {
     pb::Chunk { text: chunk.text, n: chunk.num_chars, offset: chunk.offset, ids, logprobs, top }
 }
 
-fn to_pb_finished(finished: Finished) -> pb::Finished {
+fn to_pb_finished(finished: Finished, sealer: Option<&Sealer>) -> pb::Finished {
     let reason = match finished.reason {
         FinishReason::Length => pb::FinishReason::Length,
         FinishReason::Stop => pb::FinishReason::Stop,
         FinishReason::Match => pb::FinishReason::Match,
         FinishReason::End => pb::FinishReason::End,
         FinishReason::Deadline => pb::FinishReason::Deadline,
+        FinishReason::Drained => pb::FinishReason::Drained,
     };
     let timing = finished.timing;
     pb::Finished {
         reason: reason.into(),
         matched_stop: finished.matched_stop,
         chars: finished.num_chars,
+        resume_token: finished.snapshot.zip(sealer).and_then(|(snapshot, sealer)| sealer.seal(*snapshot)),
         timing: Some(pb::Timing {
             queue_us: timing.queue.as_micros() as u64,
             first_char_us: timing.first_char.as_micros() as u64,

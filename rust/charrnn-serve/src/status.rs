@@ -13,6 +13,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::error::GenerateError;
 use crate::model::ModelInfo;
+use crate::token::TokenError;
 
 /// Of the reasons in a google.rpc.ErrorInfo.
 const DOMAIN: &str = "charrnn";
@@ -30,6 +31,8 @@ pub(crate) enum Refusal {
     Submit(SubmitError),
     #[error(transparent)]
     Stream(StreamError),
+    #[error(transparent)]
+    Token(TokenError),
     #[error("model \"{name}\" is not served here; this server has: {known}")]
     UnknownModel { name: String, known: String },
     #[error("the deadline passed before the text was read; give more time or score it in parts")]
@@ -77,6 +80,10 @@ impl Refusal {
         match self {
             Refusal::Request(_) => Code::InvalidArgument,
             Refusal::NoModelNamed { .. } => Code::InvalidArgument,
+            Refusal::Token(TokenError::OtherModel(_)) => Code::FailedPrecondition,
+            Refusal::Token(TokenError::Malformed(_) | TokenError::OtherKey | TokenError::Fixed(_)) => {
+                Code::InvalidArgument
+            }
             Refusal::RequestIdLength { .. } | Refusal::RequestIdInUse => Code::InvalidArgument,
             Refusal::TooManyTexts { .. } => Code::ResourceExhausted,
             Refusal::Cancelled => Code::Cancelled,
@@ -103,6 +110,10 @@ impl Refusal {
             Refusal::TooManyTexts { .. } => "TOO_MANY_TEXTS",
             Refusal::Cancelled => "CANCELLED",
             Refusal::NoModelNamed { .. } => "NO_MODEL_NAMED",
+            Refusal::Token(TokenError::Malformed(_)) => "RESUME_TOKEN_MALFORMED",
+            Refusal::Token(TokenError::OtherKey) => "RESUME_TOKEN_OTHER_KEY",
+            Refusal::Token(TokenError::OtherModel(_)) => "RESUME_TOKEN_OTHER_MODEL",
+            Refusal::Token(TokenError::Fixed(_)) => "RESUME_TOKEN_HAS_IT",
             Refusal::UnknownModel { .. } => "UNKNOWN_MODEL",
             Refusal::UnknownVersion { .. } => "UNKNOWN_VERSION",
             Refusal::LastModel { .. } => "LAST_MODEL",
@@ -140,6 +151,12 @@ fn shown(word: &str) -> String {
     shown
 }
 
+impl From<TokenError> for Refusal {
+    fn from(error: TokenError) -> Self {
+        Refusal::Token(error)
+    }
+}
+
 impl From<GenerateError> for Refusal {
     fn from(error: GenerateError) -> Self {
         match error {
@@ -160,6 +177,8 @@ fn field(error: &RequestError) -> &'static str {
         RequestError::NoSuchId { field, .. } => field,
         RequestError::NothingAllowed => "allowed",
         RequestError::Lengths { .. } => "min_tokens",
+        RequestError::NothingLeft { .. } => "max_tokens",
+        RequestError::Snapshot(_) => "resume_token",
         RequestError::UnknownInText { field, .. } | RequestError::UnknownId { field, .. } => field,
         RequestError::EndInPrompt { .. } => "prompt",
         RequestError::UnknownInStop { .. } => "stop",
@@ -179,6 +198,10 @@ impl From<Refusal> for Status {
         match &refusal {
             Refusal::Request(error) => {
                 details.add_bad_request_violation(field(error), message.as_str());
+            }
+            Refusal::Token(error) if code == Code::InvalidArgument => {
+                let field = if let TokenError::Fixed(field) = error { field } else { "resume_token" };
+                details.add_bad_request_violation(field, message.as_str());
             }
             Refusal::Submit(SubmitError::QueueFull { .. })
             | Refusal::TooManyFailures

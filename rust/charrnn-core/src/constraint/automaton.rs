@@ -43,6 +43,16 @@ impl Automaton {
         Automaton { classes, num_classes, next, to_match, max_to_match, masks }
     }
 
+    /// A checksum of what decides where a text leads.
+    pub(super) fn fingerprint(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        for part in [&self.classes, &self.next, &self.to_match] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            part.iter().for_each(|number| hasher.update(&number.to_le_bytes()));
+        }
+        hasher.finalize()
+    }
+
     pub(super) fn num_states(&self) -> u32 {
         self.to_match.len() as u32
     }

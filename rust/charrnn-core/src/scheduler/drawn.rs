@@ -1,9 +1,10 @@
 //! What a stream has drawn so far, as far as the next draw depends on it; and what draws work with.
 
-use crate::constraint;
+use crate::constraint::{self, Constraint};
 use crate::event::Symbols;
 use crate::request::{Told, ValidRequest};
 use crate::sampler::{Context, Draw, Sampler};
+use crate::snapshot::{Guide, SavedPast};
 
 /// What draws take, and the room they work in.
 pub(crate) struct Draws {
@@ -43,6 +44,12 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
+    /// Of a symbol of which it is not known any more.
+    pub(crate) fn unknown(token: u32, told: Told) -> Self {
+        let num_top = if let Told::Logprobs { num_top } = told { num_top } else { 0 };
+        Measured { logprob: f64::NAN, top: vec![(token, f32::NAN); num_top as usize] }
+    }
+
     /// Appends what is told of the symbol.
     pub(crate) fn record(&self, token: u32, told: Told, symbols: &mut Symbols) {
         match told {
@@ -83,6 +90,22 @@ pub(crate) struct Past {
 impl Past {
     pub(crate) fn new() -> Self {
         Past { num_tokens: 0, history: Vec::new(), state: constraint::START }
+    }
+
+    /// The past of a stream that goes on.
+    pub(crate) fn resume(saved: &SavedPast) -> Self {
+        let state = saved.guide.map_or(constraint::START, |guide| guide.state);
+        Past { num_tokens: saved.num_tokens, history: saved.history.clone(), state }
+    }
+
+    pub(crate) fn save(&self, request: &ValidRequest) -> SavedPast {
+        let start = self.history.len().saturating_sub(request.sampling().history_len());
+        let guide = |it: &Constraint| Guide { state: self.state, fingerprint: it.fingerprint() };
+        SavedPast {
+            num_tokens: self.num_tokens,
+            history: self.history[start..].to_vec(),
+            guide: request.constraint().map(guide),
+        }
     }
 
     /// Symbols drawn, which is the position of the next draw.

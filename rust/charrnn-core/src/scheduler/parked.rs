@@ -18,6 +18,24 @@ pub(crate) struct Resting {
     pub(crate) token: u32,
 }
 
+impl Resting {
+    /// Ends the stream if its time is over.
+    fn expire(&mut self, now: Instant) {
+        self.stream.expire(now);
+        if self.stream.wants_state() {
+            self.stream.attach(self.state.clone(), self.token);
+        }
+    }
+
+    /// Ends the stream for it to go on elsewhere, if it can.
+    pub(crate) fn drain(&mut self, now: Instant) {
+        self.stream.drain(now);
+        if self.stream.wants_state() {
+            self.stream.attach(self.state.clone(), self.token);
+        }
+    }
+}
+
 /// A stream whose reader has no room.
 pub(crate) struct Parked {
     resting: Resting,
@@ -47,9 +65,9 @@ impl Parked {
 
     /// Tries again to hand over what waits; gives up after `stall_timeout` without the reader taking anything.
     pub(crate) fn look(mut self, now: Instant, stall_timeout: Duration) -> Look {
-        let stream = &mut self.resting.stream;
         // The end waits behind what is unread, and costs no slot meanwhile.
-        stream.expire(now);
+        self.resting.expire(now);
+        let stream = &mut self.resting.stream;
         let num_unsent = stream.num_unsent();
         match stream.pump() {
             Flow::Open => return Look::Ready(self.resting),
@@ -67,8 +85,7 @@ impl Parked {
         Look::Blocked(self)
     }
 
-    /// The stream alone; its state is forgotten.
-    pub(crate) fn into_stream(self) -> Stream {
-        self.resting.stream
+    pub(crate) fn into_resting(self) -> Resting {
+        self.resting
     }
 }

@@ -10,6 +10,8 @@ use crate::event::{Event, FinishReason, Finished, Scored, SendError, Sink, Start
 use crate::meter::Outcome;
 use crate::request::ValidRequest;
 use crate::sampler::Draw;
+use crate::snapshot::{SavedText, Snapshot};
+use crate::state::RowState;
 use crate::vocab::{Unit, Vocab};
 
 use super::admission::Ticket;
@@ -78,6 +80,8 @@ pub(crate) struct Stream {
     /// Since when characters have been ready for a chunk.
     ready_since: Instant,
     outbox: VecDeque<Event>,
+    /// Of a stream that has ended and could go on: what was no text yet, until the state of the model joins it.
+    saved: Option<SavedText>,
     is_ended: bool,
 }
 
@@ -87,22 +91,28 @@ impl Stream {
         request: ValidRequest,
         sink: Box<dyn Sink>,
         mut ticket: Ticket,
-        unit: Unit,
+        vocab: &Vocab,
         now: Instant,
     ) -> Self {
         ticket.begin();
         let (seed, num_prompt_tokens) = (request.sampling().seed(), request.num_prompt_tokens());
+        let (told, stop) = (request.told(), request.stop());
+        let (text, past) = match request.snapshot() {
+            Some(it) => (TextBuffer::resume(vocab, told, &it.text, stop), Past::resume(&it.past)),
+            None => (TextBuffer::new(vocab.unit(), told), Past::new()),
+        };
         Stream {
-            text: TextBuffer::new(unit, request.told()),
+            text,
             request,
             sink,
             ticket,
             num_fed: 0,
-            past: Past::new(),
+            past,
             scored: Scored::default(),
             times: Times::new(now),
             ready_since: now,
             outbox: VecDeque::from([Event::Started(Started { seed, num_prompt_tokens })]),
+            saved: None,
             is_ended: false,
         }
     }
@@ -147,6 +157,11 @@ impl Stream {
     pub(crate) fn count_step(&mut self, batch: usize) {
         self.times.num_steps += 1;
         self.times.batch_sum += batch as u64;
+    }
+
+    /// What it goes on from, if it does.
+    pub(crate) fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.request.snapshot().cloned()
     }
 
     /// The next symbol of the prompt, as long as there is one.
@@ -194,11 +209,40 @@ impl Stream {
             Some(stop) if !self.request.include_stop() => num_symbols(stop, vocab.unit()),
             _ => 0,
         };
+        if reason == FinishReason::Length {
+            self.save();
+        }
         self.text.finish(num_cut, vocab);
+        self.end_with(reason, matched_stop, now);
+    }
+
+    /// Keeps what is withheld, if the reader may want the text to go on and a symbol was drawn, here or before.
+    fn save(&mut self) {
+        let is_begun = self.times.num_steps > 0 && self.past.num_tokens() > 0;
+        if self.request.wants_snapshot() && is_begun {
+            self.saved = Some(self.text.save());
+        }
+    }
+
+    /// Whether `attach` is wanted.
+    pub(crate) fn wants_state(&self) -> bool {
+        self.saved.is_some()
+    }
+
+    /// Completes the last event with the state of the model before it reads `token`, the last symbol drawn.
+    pub(crate) fn attach(&mut self, state: RowState, token: u32) {
+        if let (Some(text), Some(Event::Finished(last))) = (self.saved.take(), self.outbox.back_mut()) {
+            let past = self.past.save(&self.request);
+            // Numbers that are none end every text at its next step.
+            last.snapshot = state.is_finite().then(|| Box::new(Snapshot { state, token, past, text }));
+        }
+    }
+
+    fn end_with(&mut self, reason: FinishReason, matched_stop: Option<String>, now: Instant) {
         self.flush(now);
         self.ticket.end(Outcome::Finished(reason));
-        let num_chars = self.text.num_taken();
-        self.end(Event::Finished(Finished { reason, matched_stop, num_chars, timing: self.timing(now) }));
+        let (num_chars, timing) = (self.text.num_taken(), self.timing(now));
+        self.end(Event::Finished(Finished { reason, matched_stop, num_chars, timing, snapshot: None }));
     }
 
     fn timing(&self, now: Instant) -> Timing {
@@ -225,13 +269,20 @@ impl Stream {
     /// beginning of a stop string is left out.
     pub(crate) fn expire(&mut self, now: Instant) -> bool {
         if !self.is_ended && self.request.is_late(now) {
-            self.flush(now);
-            let reason = FinishReason::Deadline;
-            self.ticket.end(Outcome::Finished(reason));
-            let (num_chars, timing) = (self.text.num_taken(), self.timing(now));
-            self.end(Event::Finished(Finished { reason, matched_stop: None, num_chars, timing }));
+            self.save();
+            self.end_with(FinishReason::Deadline, None, now);
         }
         self.is_ended
+    }
+
+    /// Ends a stream that can go on elsewhere, if its reader asked how.
+    pub(crate) fn drain(&mut self, now: Instant) {
+        if !self.is_ended {
+            self.save();
+            if self.wants_state() {
+                self.end_with(FinishReason::Drained, None, now);
+            }
+        }
     }
 
     fn end(&mut self, last: Event) {
@@ -255,7 +306,7 @@ impl Stream {
     /// Makes a chunk if one is due (the first character drawn, enough of them, or `default_delay` after the oldest unless
     /// the request says otherwise) and hands over what waits.
     pub(crate) fn emit(&mut self, now: Instant, default_delay: Duration) -> Flow {
-        if !self.expire(now) && self.is_due(now, default_delay) {
+        if !self.is_ended && self.is_due(now, default_delay) {
             self.flush(now);
         }
         self.pump()
@@ -263,7 +314,7 @@ impl Stream {
 
     fn is_due(&self, now: Instant, default_delay: Duration) -> bool {
         let num_chars = self.text.num_chars();
-        let is_first = self.past.num_tokens() > 0 && self.text.num_taken() <= self.text.num_echoed();
+        let is_first = self.past.num_tokens() > 0 && self.text.num_taken() <= self.text.num_before();
         num_chars > 0
             && (is_first
                 || num_chars >= self.request.chunk_chars()

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use crate::event::{Chunk, Symbols};
 use crate::request::Told;
+use crate::snapshot::SavedText;
 use crate::stop::{self, StopSet};
 use crate::vocab::{Decoder, Unit, Vocab};
 
@@ -22,8 +23,8 @@ pub(crate) struct TextBuffer {
     num_chars: u32,
     /// Characters of the chunks taken so far.
     num_taken: u64,
-    /// Characters of the prompt.
-    num_echoed: u64,
+    /// Characters of an echoed prompt, or of the text before it went on.
+    num_before: u64,
     told: Told,
     /// Those of no chunk so far, also what is withheld; empty if nothing is told of them.
     symbols: Symbols,
@@ -38,9 +39,35 @@ impl TextBuffer {
             text: String::new(),
             num_chars: 0,
             num_taken: 0,
-            num_echoed: 0,
+            num_before: 0,
             told,
             symbols: Symbols::default(),
+        }
+    }
+
+    /// The text of a stream that goes on.
+    pub(crate) fn resume(vocab: &Vocab, told: Told, saved: &SavedText, stop: &StopSet) -> Self {
+        let mut text = TextBuffer {
+            decoder: Decoder::resume(vocab.unit(), saved.partial.clone()),
+            stop_state: saved.stop_state(stop),
+            held: saved.held.iter().copied().collect(),
+            num_taken: saved.num_chars,
+            num_before: saved.num_chars,
+            ..TextBuffer::new(vocab.unit(), told)
+        };
+        let partial = saved.partial.iter().filter_map(|&byte| vocab.token_id(u32::from(byte)));
+        for token in partial.chain(saved.held.iter().copied()) {
+            text.note(token, &Measured::unknown(token, told));
+        }
+        text
+    }
+
+    /// What is not text yet.
+    pub(crate) fn save(&self) -> SavedText {
+        SavedText {
+            held: self.held.iter().copied().collect(),
+            partial: self.decoder.partial().to_vec(),
+            num_chars: self.num_taken + u64::from(self.num_chars),
         }
     }
 
@@ -57,7 +84,7 @@ impl TextBuffer {
     /// The prompt is complete: what follows begins with a character of its own.
     pub(crate) fn finish_echo(&mut self) {
         self.finish_decoding();
-        self.num_echoed = self.num_taken + u64::from(self.num_chars);
+        self.num_before = self.num_taken + u64::from(self.num_chars);
     }
 
     /// Appends a drawn symbol. Says which stop string it completes, if one and if it may; then only `finish` may follow.
@@ -122,9 +149,9 @@ impl TextBuffer {
         self.num_taken
     }
 
-    /// Characters of the prompt, once it is complete.
-    pub(crate) fn num_echoed(&self) -> u64 {
-        self.num_echoed
+    /// Characters before the first that is drawn here, once they are complete.
+    pub(crate) fn num_before(&self) -> u64 {
+        self.num_before
     }
 
     /// Takes what is ready as a chunk, if anything is, and makes room for `next_chars` ASCII characters.
@@ -144,7 +171,7 @@ impl TextBuffer {
         if self.told == Told::Nothing {
             return None;
         }
-        let num = self.symbols.ids.len() - self.held.len() - self.decoder.num_held();
+        let num = self.symbols.ids.len() - self.held.len() - self.decoder.partial().len();
         Some(Box::new(self.symbols.take(num)))
     }
 }

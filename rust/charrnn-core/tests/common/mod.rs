@@ -220,6 +220,18 @@ pub(crate) struct Transcript {
 }
 
 impl Transcript {
+    /// Of a text that goes on after `text`.
+    pub(crate) fn after(text: String) -> Self {
+        Transcript { text, ..Transcript::default() }
+    }
+
+    /// What was delivered when the text was cut, but is not decided, comes again.
+    fn go_on_at(&mut self, offset: u64) {
+        if self.chunk_chars.is_empty() {
+            self.text = self.text.chars().take(offset as usize).collect();
+        }
+    }
+
     /// Adds an event, which must be in order: `Started`, chunks without gaps, one last event.
     pub(crate) fn add(&mut self, event: Event) {
         let is_over = self.finished.is_some() || self.failed.is_some() || self.scored.is_some();
@@ -228,6 +240,7 @@ impl Transcript {
         match event {
             Event::Started(started) => self.started = Some(started),
             Event::Chunk(chunk) => {
+                self.go_on_at(chunk.offset);
                 assert_eq!(chunk.offset, self.text.chars().count() as u64, "a gap or overlap");
                 assert_eq!(chunk.num_chars as usize, chunk.text.chars().count());
                 assert_ne!(chunk.num_chars, 0, "an empty chunk");
@@ -236,6 +249,7 @@ impl Transcript {
                 self.pieces.extend(chunk.symbols.map(|symbols| (chunk.text, *symbols)));
             }
             Event::Finished(finished) => {
+                self.go_on_at(finished.num_chars);
                 assert_eq!(finished.num_chars, self.text.chars().count() as u64);
                 self.finished = Some(finished);
             }

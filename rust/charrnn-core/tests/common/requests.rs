@@ -89,14 +89,15 @@ pub(crate) fn generate_request(unit: Unit) -> impl Strategy<Value = GenerateRequ
 fn output() -> impl Strategy<Value = Output> {
     let chunks = (prop::option::of(1u32..9), prop::option::of(0u32..20));
     let told = (any::<bool>(), any::<bool>(), prop::option::of(0u32..4));
-    (chunks, told, any::<bool>()).prop_map(
-        |((chunk_chars, max_chunk_delay_ms), (ids, logprobs, top_logprobs), echo_prompt)| Output {
+    (chunks, told, any::<bool>(), any::<bool>()).prop_map(
+        |((chunk_chars, max_chunk_delay_ms), (ids, logprobs, top_logprobs), echo_prompt, snapshot)| Output {
             chunk_chars,
             max_chunk_delay_ms,
             ids,
             logprobs,
             top_logprobs,
             echo_prompt,
+            snapshot,
         },
     )
 }

@@ -73,7 +73,7 @@ impl Text {
         self.check_symbols(rig);
         let was_slow = self.let_go == Some(true);
         match (&self.got.finished, &self.got.failed) {
-            (Some(finished), _) => self.check_finished(finished, rig, trace),
+            (Some(finished), _) => self.check_finished(finished, rig, trace, is_aborted),
             (_, Some(StreamError::Model(_))) => {}
             (_, Some(StreamError::Stopping)) => assert!(is_aborted, "stopped by nobody: {:?}", self.got),
             (_, Some(StreamError::Stalled(_))) => assert!(was_slow, "given up too soon: {:?}", self.got),
@@ -98,7 +98,7 @@ impl Text {
         alone.text.insert_str(0, &self.echo(rig));
         let (got, text) = (&self.got, &self.got.text);
         assert!(alone.text.starts_with(text), "not the start of {:?}: {got:?}", alone.text);
-        if reason.is_some_and(|reason| reason != FinishReason::Deadline) {
+        if reason.is_some_and(|reason| ![FinishReason::Deadline, FinishReason::Drained].contains(&reason)) {
             assert_eq!(got.complete(), alone);
         }
     }
@@ -134,7 +134,7 @@ impl Text {
         }
     }
 
-    fn check_finished(&self, finished: &Finished, rig: &Rig, trace: &Trace) {
+    fn check_finished(&self, finished: &Finished, rig: &Rig, trace: &Trace, is_aborted: bool) {
         let (time, timing) = (self.wanted.time, finished.timing);
         if let Some(time) = time.filter(|_| timing.num_steps > 0) {
             assert!(timing.queue < time, "begun when it was late: {finished:?} of {time:?}");
@@ -148,8 +148,12 @@ impl Text {
                 let num_steps = valid.prompt_tokens().len() as u64 + u64::from(valid.max_tokens()) - 1;
                 assert_eq!(timing.num_steps, num_steps, "steps of {finished:?}");
             }
+            FinishReason::Drained => {
+                assert!(is_aborted && finished.snapshot.is_some(), "drained by nobody: {finished:?}");
+            }
             _ => {}
         }
+        assert!(finished.snapshot.is_none() || self.wanted.request.output.snapshot, "unasked: {finished:?}");
         assert!(finished.timing.mean_batch <= trace.max_streams as f64, "{finished:?}");
     }
 }

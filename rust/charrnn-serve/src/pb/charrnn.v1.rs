@@ -21,7 +21,7 @@ pub struct GenerateRequest {
     pub stopping: ::core::option::Option<Stopping>,
     #[prost(message, optional, tag = "12")]
     pub output: ::core::option::Option<Output>,
-    #[prost(oneof = "generate_request::Start", tags = "4, 5")]
+    #[prost(oneof = "generate_request::Start", tags = "4, 5, 6")]
     pub start: ::core::option::Option<generate_request::Start>,
 }
 /// Nested message and enum types in `GenerateRequest`.
@@ -35,6 +35,12 @@ pub mod generate_request {
         /// The same as symbol indices.
         #[prost(message, tag = "5")]
         PromptIds(super::TokenIds),
+        /// Finished.resume_token of a text that was cut: it goes on, character for character, on any server with the same key
+        /// and model. The token holds sampling and stopping; beside it only max_tokens, of the whole text, may be given, and
+        /// output. Of what was delivered before, all beyond the first chunk's offset comes again: a text that ends at
+        /// max_tokens ends with what might have become a stop string, which is not decided when it goes on.
+        #[prost(bytes, tag = "6")]
+        ResumeToken(::prost::alloc::vec::Vec<u8>),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -133,6 +139,11 @@ pub struct Output {
     /// are told of like the others, the first as the model predicts it from its start symbol.
     #[prost(bool, tag = "6")]
     pub echo_prompt: bool,
+    /// Finish with a resume_token where the text could go on: at max_tokens, at the deadline, and when the server stops
+    /// (DRAINED in place of UNAVAILABLE). There is none before the first character, and none for a model whose state and the
+    /// parameters of the text have more than 50 KiB.
+    #[prost(bool, optional, tag = "7")]
+    pub resume_token: ::core::option::Option<bool>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GenerateResponse {
@@ -224,6 +235,9 @@ pub struct Finished {
     /// Characters of the text delivered.
     #[prost(uint64, tag = "3")]
     pub chars: u64,
+    /// What GenerateRequest.resume_token takes; at most 64 KiB.
+    #[prost(bytes = "vec", optional, tag = "4")]
+    pub resume_token: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
     #[prost(message, optional, tag = "5")]
     pub timing: ::core::option::Option<Timing>,
 }
@@ -383,7 +397,7 @@ pub struct ModelStats {
     /// Texts that wait for a slot.
     #[prost(uint32, tag = "6")]
     pub waiting: u32,
-    /// Texts that are over: length, stop, match, end, deadline (as in FinishReason), scored, cancelled, failed, stopped (with the server),
+    /// Texts that are over: length, stop, match, end, deadline, drained (as in FinishReason), scored, cancelled, failed, stopped (with the server),
     /// stalled (their reader took nothing for too long).
     #[prost(map = "string, uint64", tag = "7")]
     pub ended: ::std::collections::HashMap<::prost::alloc::string::String, u64>,
@@ -471,6 +485,8 @@ pub enum FinishReason {
     End = 4,
     /// The call's deadline passed; this is the text so far.
     Deadline = 5,
+    /// The server stopped; this is the text so far, and its resume_token is for another server.
+    Drained = 6,
 }
 impl FinishReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -485,6 +501,7 @@ impl FinishReason {
             Self::Match => "FINISH_REASON_MATCH",
             Self::End => "FINISH_REASON_END",
             Self::Deadline => "FINISH_REASON_DEADLINE",
+            Self::Drained => "FINISH_REASON_DRAINED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -496,6 +513,7 @@ impl FinishReason {
             "FINISH_REASON_MATCH" => Some(Self::Match),
             "FINISH_REASON_END" => Some(Self::End),
             "FINISH_REASON_DEADLINE" => Some(Self::Deadline),
+            "FINISH_REASON_DRAINED" => Some(Self::Drained),
             _ => None,
         }
     }

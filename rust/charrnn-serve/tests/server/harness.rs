@@ -16,7 +16,7 @@ use charrnn_serve::pb::char_rnn_client::CharRnnClient;
 use charrnn_serve::pb::generate_request::Start;
 use charrnn_serve::pb::generate_response::Event;
 use charrnn_serve::pb::{Chunk, GenerateRequest, GenerateResponse, Sampling, Stopping};
-use charrnn_serve::{serve_with, Access, Control, Listeners, Model, ModelInfo, ServeError, Source};
+use charrnn_serve::{serve_with, Access, Control, Listeners, Model, ModelInfo, ServeError, Source, TokenKey};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -112,7 +112,8 @@ impl StepModel for FakeModel {
     }
 }
 
-fn info(name: &str) -> ModelInfo {
+/// What a client may know of a model of that name.
+pub(crate) fn info(name: &str) -> ModelInfo {
     let vocab = Vocab::new(Unit::Char, SYMBOLS.chars().map(u32::from).collect()).expect("distinct letters");
     ModelInfo {
         name: name.to_owned(),
@@ -152,7 +153,13 @@ impl TestServer {
     }
 
     pub(crate) async fn start_with(access: Access, models: Vec<Model>, drain_timeout: Duration) -> Self {
-        Self::run(access, models, drain_timeout, |_| Err(ServeError::NoModels)).await
+        let key = TokenKey::random();
+        Self::run(access, key, models, drain_timeout, |_| Err(ServeError::NoModels)).await
+    }
+
+    /// One of several whose resume tokens are each other's.
+    pub(crate) async fn with_key(models: Vec<Model>, drain_timeout: Duration, key: TokenKey) -> Self {
+        Self::run(Access::default(), key, models, drain_timeout, |_| Err(ServeError::NoModels)).await
     }
 
     /// A server that gets further models from `load`.
@@ -161,11 +168,12 @@ impl TestServer {
         drain_timeout: Duration,
         load: impl Fn(&Path) -> Result<Model, ServeError> + Send + Sync + 'static,
     ) -> Self {
-        Self::run(Access::default(), models, drain_timeout, load).await
+        Self::run(Access::default(), TokenKey::random(), models, drain_timeout, load).await
     }
 
     async fn run(
         access: Access,
+        key: TokenKey,
         models: Vec<Model>,
         drain_timeout: Duration,
         load: impl Fn(&Path) -> Result<Model, ServeError> + Send + Sync + 'static,
@@ -173,7 +181,8 @@ impl TestServer {
         let (grpc, address) = bind().await;
         let (metrics, metrics_address) = bind().await;
         let (admin, admin_address) = bind().await;
-        let listeners = Listeners { grpc, metrics: Some(metrics), admin: Some(admin), access };
+        let (metrics, admin) = (Some(metrics), Some(admin));
+        let listeners = Listeners { grpc, metrics, admin, access, key: Arc::new(key) };
         let source = Source { load: Arc::new(load), folders: BTreeMap::new() };
         let control = Control { source, reload: Arc::default(), drain_timeout };
         let (stop, stopped) = oneshot::channel();

@@ -12,6 +12,7 @@ mod metrics;
 mod overload;
 mod reflection;
 mod refusals;
+mod resume;
 mod score;
 mod shutdown;
 mod slow_reader;
