@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Literal
 
 from charrnn import _native
@@ -128,15 +129,31 @@ def serve(
 
 @contextlib.contextmanager
 def hangups(reload: _native.Reload) -> Iterator[None]:
-    """Takes SIGHUP for the wish that files be read again."""
+    """Takes SIGHUP for the wish that files be read again, unless it says that the terminal is gone."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's
         return
-    before = signal.signal(signal.SIGHUP, lambda number, frame: reload.trigger())
+    before, had_terminal = signal.getsignal(signal.SIGHUP), _has_terminal()
+
+    def on_hangup(number: int, frame: FrameType | None) -> None:
+        if had_terminal and callable(before) and not _has_terminal():
+            before(number, frame)
+        else:
+            reload.trigger()
+
+    signal.signal(signal.SIGHUP, on_hangup)
     try:
         yield
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+    except OSError:
+        return False
+    return True
 
 
 def check_files(tls_cert: object, tls_key: object, client_ca: object) -> None:

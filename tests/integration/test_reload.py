@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import re
 import shutil
 import signal
 import subprocess
+import termios
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -137,7 +140,8 @@ def test_fifty_swaps_under_load_move_no_text_and_keep_no_memory(
         with Client(server.address) as client:
             _wait_until(lambda: len(client.models()) == 1)
         assert server.value("charrnn_model_reload_failures_total") == 0
-        assert server.value('charrnn_requests_total{model="tiny",reason="length"}') == len(seen)
+        ended = 'charrnn_requests_total{model="tiny",reason="length"}'
+        _wait_until(lambda: server.value(ended) == len(seen))  # a reader has the end before it is counted
     assert min(used[-10:]) - min(used[5:15]) < MAX_GROWTH_BYTES, used
 
 
@@ -188,6 +192,34 @@ def test_hangup_loads_what_has_changed_and_only_that(
         assert server.process.wait(60) == 0
 
 
+def test_a_terminal_that_goes_ends_the_server_and_a_log_that_nobody_reads_does_not(tiny_bundle: Path) -> None:
+    with _serving(tiny_bundle) as server, Admin(server.admin) as admin:
+        assert server.process.stderr is not None
+        server.process.stderr.close()
+        for _ in range(2):
+            admin.load(tiny_bundle)
+        server.process.send_signal(signal.SIGHUP)
+        admin.drain()
+        assert server.process.wait(60) == 0
+    controller, terminal = os.openpty()
+    command = [*COMMAND, "serve", str(tiny_bundle), "--listen", "127.0.0.1:0", "--workers", "1"]
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(terminal, termios.TIOCSCTTY, 0),
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(READY)
+        process.send_signal(signal.SIGHUP)  # from whoever changed a bundle
+        os.close(terminal)
+        assert process.poll() is None
+        os.close(controller)
+        assert "draining" in process.stderr.read()
+        assert process.wait(60) == 0
+
+
 def test_a_version_that_is_asked_for_is_the_one_or_none(tiny_bundle: Path, other_bundle: Path) -> None:
     old, new = _version(tiny_bundle), _version(other_bundle)
     with _serving(tiny_bundle) as server, Admin(server.admin) as admin, Client(server.address) as client:
@@ -205,7 +237,8 @@ def test_a_version_that_is_asked_for_is_the_one_or_none(tiny_bundle: Path, other
 
 def test_the_command_loads_unloads_and_drains(tiny_bundle: Path, other_bundle: Path, tmp_path: Path) -> None:
     second = tmp_path / "second"
-    done = run_charrnn("export", other_bundle.parent / "run", "--out", second)
+    run = other_bundle.parent / "run"
+    done = run_charrnn("export", run, "--out", second, "--model-version", "v2")
     assert done.returncode == 0, done.stderr
     with _serving(tiny_bundle) as server:
         done = run_charrnn("admin", "load", server.admin, other_bundle)
@@ -213,7 +246,8 @@ def test_the_command_loads_unloads_and_drains(tiny_bundle: Path, other_bundle: P
         assert (done.returncode, done.stdout, done.stderr) == (0, "", said)
         done = run_charrnn("admin", "unload", server.admin, "tiny")
         assert (done.returncode, "is the only one" in done.stderr) == (3, True)
-        assert run_charrnn("admin", "load", server.admin, second).returncode == 0
+        done = run_charrnn("admin", "load", server.admin, second)
+        assert (done.returncode, done.stderr) == (0, "second v2 (int8) is served\n")
         done = run_charrnn("admin", "unload", server.admin, "tiny")
         assert (done.returncode, done.stderr) == (0, f"tiny {_version(other_bundle)} is served no longer\n")
         done = run_charrnn("admin", "unload", server.admin, "tiny")

@@ -31,6 +31,9 @@ _BUNDLE_OPTIONS = (
         help="Precisions, separated by commas.",
     ),
     click.option("--name", help="Name of the model.", show_default="the folder's"),
+    click.option(
+        "--model-version", help="What tells it from others of its name.", show_default="digits of its digest"
+    ),
     click.option("--force", is_flag=True, help="Replace a bundle that is there already."),
     click.option(
         "--corpus-license", metavar="TEXT", help="Licence of the training text, for the model card."
@@ -70,6 +73,7 @@ def export(
     out: str,
     precisions: tuple[str, ...],
     name: str | None,
+    model_version: str | None,
     which: Literal["best", "last"],
     force: bool,
     corpus_license: str | None,
@@ -81,7 +85,8 @@ def export(
     from charrnn.export import ExportOptions, Tolerances
     from charrnn.export import export as run_export
 
-    options = ExportOptions(name, force, corpus_license, Tolerances(max_logit_difference, max_int8_bpc))
+    tolerances = Tolerances(max_logit_difference, max_int8_bpc)
+    options = ExportOptions(name, model_version, force, corpus_license, tolerances)
     report = run_export(run, out, precisions, which=which, options=options)
     for line in report.lines():
         click.echo(line, err=True)

@@ -75,6 +75,7 @@ def import_(
     out: str,
     precisions: tuple[str, ...],
     name: str | None,
+    model_version: str | None,
     force: bool,
     corpus_license: str | None,
     max_logit_difference: float,
@@ -101,7 +102,8 @@ def import_(
         )
 
     foreign = Foreign(weights, layout, vocab, symbols, forget_bias)
-    options = ExportOptions(name, force, corpus_license, Tolerances(max_logit_difference, max_int8_bpc))
+    tolerances = Tolerances(max_logit_difference, max_int8_bpc)
+    options = ExportOptions(name, model_version, force, corpus_license, tolerances)
     report = import_weights(foreign, out, texts, options, precisions=precisions, on_score=on_score)
     for line in report.lines():
         click.echo(line, err=True)

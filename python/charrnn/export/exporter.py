@@ -30,9 +30,11 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """``name``: of the model, by default the folder's; ``force``: replace a bundle of the same path."""
+    """``name``: of the model, by default the folder's; ``model_version``: what tells it from others of
+    its name, by default the digest; ``force``: replace a bundle of the same path."""
 
     name: str | None = None
+    model_version: str | None = None
     force: bool = False
     corpus_license: str | None = None
     tolerances: Tolerances = field(default_factory=Tolerances)
@@ -69,12 +71,12 @@ def export_model(
     options = options or ExportOptions()
     target = Path(out)
     check_target(target, force=options.force)
-    wanted, name = _wanted(precisions), _name(options.name, target)
+    wanted, name, version = _wanted(precisions), _name(options.name, target), _version(options.model_version)
     weights = StepWeights.from_model(source.model)
     graphs = {precision: build_step_graph(weights, precision).SerializeToString() for precision in wanted}
     judge = Judge(source, options.tolerances)
     reports = tuple(judge.judge(precision, graph) for precision, graph in graphs.items())
-    report = ExportReport(str(target), name, "", judge.torch_bpc, judge.num_tokens, reports)
+    report = ExportReport(str(target), name, version, "", judge.torch_bpc, judge.num_tokens, reports)
     files = {FILE_NAMES[precision]: graph for precision, graph in graphs.items()}
     card = model_card(source, report, options.corpus_license, target.name)
     files["README.md"] = card.encode(errors="backslashreplace")
@@ -132,3 +134,9 @@ def _name(given: str | None, target: Path) -> str:
     if not _NAME.fullmatch(name):
         raise ConfigError(f"name {name!r} is not 1 to 128 of A-Z a-z 0-9 . _ -; choose another with --name")
     return name
+
+
+def _version(given: str | None) -> str | None:
+    if given is not None and not _NAME.fullmatch(given):
+        raise ConfigError(f"model_version {given!r} is not 1 to 128 of A-Z a-z 0-9 . _ -")
+    return given

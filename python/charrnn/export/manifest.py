@@ -28,6 +28,7 @@ def manifest_bytes(
         "format": FORMAT,
         "version": VERSION,
         "name": report.name,
+        **({} if report.model_version is None else {"model_version": report.model_version}),
         "cell": weights.cell,
         "num_layers": len(weights.layers),
         "hidden_size": weights.hidden_size,

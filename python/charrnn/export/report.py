@@ -37,6 +37,7 @@ class ExportReport:
 
     bundle: str
     name: str
+    model_version: str | None
     digest: str
     torch_bpc: float | None
     num_tokens: int

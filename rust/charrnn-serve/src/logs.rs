@@ -54,7 +54,8 @@ pub fn start_logging(logging: Logging) {
     };
     let filter =
         Targets::new().with_target(CRATE, logging.level).with_target(TEXTS, texts).with_target(READY, ready);
-    let layer = tracing_subscriber::fmt::layer().with_writer(stderr);
+    // To say on stderr that stderr cannot be written to would be a panic.
+    let layer = tracing_subscriber::fmt::layer().with_writer(stderr).log_internal_errors(false);
     let registry = tracing_subscriber::registry().with(filter);
     // Fails only where another subscriber was first.
     drop(match logging.format {
