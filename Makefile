@@ -26,7 +26,7 @@ build: setup  ## build a wheel into dist/ (smaller and slower to build than the 
 
 test: setup lint  ## every test, Rust and Python, after the linters and the drift checks
 	@cargo test --locked --workspace --quiet
-	@$(RUN) pytest -m "not slow"
+	@$(RUN) pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: setup  ## the long tests too
 	@cargo test --locked --release --quiet -p charrnn-core --test sampler_proof -- --include-ignored
