@@ -40,9 +40,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = random.Random(1)
     corpus.write_text("\n".join(" ".join(rng.choices(WORDS.split(), k=12)) for _ in range(400)) + "\n")
     shape = ["--num-layers", "2", "--hidden-size", "16", "--batch-size", "8", "--bptt", "32"]
-    done = run_charrnn(
-        "train", corpus, "--out", run, *shape, "--max-steps", "60", "--seed", "1", "--device", "cpu"
-    )
+    pace = ["--max-steps", "60", "--seed", "1", "--device", "cpu", "--threads", "1"]
+    done = run_charrnn("train", corpus, "--out", run, *shape, *pace, timeout=280)
     assert done.returncode == 0, done.stderr
     return run
 
@@ -51,6 +50,6 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_bundle(tiny_run: Path) -> Path:
     """The bundle of ``tiny_run``, fp32 and int8."""
     bundle = tiny_run.parent / "tiny"
-    done = run_charrnn("export", tiny_run, "--out", bundle)
+    done = run_charrnn("export", tiny_run, "--out", bundle, timeout=280)
     assert done.returncode == 0, done.stderr
     return bundle

@@ -223,7 +223,7 @@ def test_layers_are_ratios_of_one_another(tiny_bundle: Path) -> None:
         (["{address}", "--rate", "5..10", "--csv", "x.csv"], 2, "--csv is of a single run"),
         (["{address}", "--prompts", "absent.txt"], 3, "absent.txt"),
         (["{address}", "--client-cert", "x.pem"], 2, "--client-key"),
-        (["{address}", "--ca", "absent.pem"], 2, "absent.pem"),
+        (["{address}", "--ca", "absent.pem"], 3, "absent.pem"),
         (["{address}", "--model", "absent"], 2, "refuses the first request: NOT_FOUND"),
         (["{address}", "--check", "--model", "absent"], 2, "refuses the first request: NOT_FOUND"),
         (["{address}", "--prompt", "☃"], 2, "U+2603"),
