@@ -133,6 +133,21 @@ def test_coded_size_is_the_loss_of_training(source: TrainedModel, bundle: Path, 
     assert restored.read_bytes() == path.read_bytes()
 
 
+def test_a_score_begins_every_document_anew(bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_text(TEXT + "\n")
+    bits, report = coding.measure(path, bundle, precision="fp32")
+    with Engine(bundle, precision="fp32", workers=1) as engine:
+        score = engine.score(TEXT + "\n")
+        lines = [engine.score(line) for line in (TEXT + "\n").splitlines(keepends=True)]
+        with pytest.raises(RequestError, match="ends a document"):
+            engine.score("dog", prompt="The \n")
+    assert score.num_symbols == report.num_symbols
+    # All but the escape's share.
+    assert score.bpc == pytest.approx(bits / report.num_symbols - math.log2(1 + 2**-20), abs=1e-7)
+    assert score.nats == pytest.approx(math.fsum(line.nats for line in lines), abs=1e-9)
+
+
 def test_a_trained_model_is_measured_and_served_as_it_was_trained(tmp_path: Path) -> None:
     corpus, run_path, path = tmp_path / "names", tmp_path / "run", tmp_path / "bundle"
     corpus.write_text("".join(f"{a}{b}{a}{c}\n" for a in "abcdefgh" for b in "aeiou" for c in "xyz"))
