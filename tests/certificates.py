@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from charrnn.cli.serve import METRICS, READY
+from charrnn.cli.serve import ADMIN, METRICS, READY
 from tests.servers import COMMAND
 
 trustme = pytest.importorskip("trustme")
@@ -68,6 +68,7 @@ class Served:
     log: Path
     address: str = ""
     metrics: str = ""
+    admin: str = ""
 
     def lines(self) -> list[str]:
         """All that it has said."""
@@ -92,13 +93,15 @@ class Served:
 @contextlib.contextmanager
 def serving(bundle: Path, log: Path, *arguments: str) -> Iterator[Served]:
     """``charrnn serve`` on free ports, its words in ``log``; stopped by SIGTERM, exit code checked."""
-    listen = ["--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--drain-timeout", "0"]
+    free = "127.0.0.1:0"
+    listen = ["--listen", free, "--metrics", free, "--admin", free, "--drain-timeout", "0"]
     command = [*COMMAND, "serve", str(bundle), "--workers", "1", *listen, *arguments]
     with log.open("wb") as written, subprocess.Popen(command, stderr=written) as process:
         try:
             served = Served(process, log)
             served.address = served.wait_for(READY).removeprefix(READY).split(";")[0]
             served.metrics = served.wait_for(METRICS).removeprefix(METRICS)
+            served.admin = served.wait_for(ADMIN).removeprefix(ADMIN)
             yield served
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE_S) == 0

@@ -12,6 +12,8 @@ from typing import Any
 import grpc
 
 from charrnn._pb import charrnn_pb2 as pb
+from charrnn.access import Access
+from charrnn.addresses import check_address
 from charrnn.calls import Settings
 from charrnn.channels import Channels
 from charrnn.errors import BundleError, CharrnnError, RequestError
@@ -23,16 +25,18 @@ class Admin:
 
     Args:
         timeout: seconds a call may take; ``None`` waits as long as a load takes.
+        token: the one named ``admin``, where the server has a list of tokens.
 
     Example:
         >>> with Admin("127.0.0.1:50052") as admin:  # doctest: +SKIP
         ...     admin.load("/srv/bundles/shakespeare")
     """
 
-    def __init__(self, address: str, *, timeout: float | None = None) -> None:
-        settings = Settings(address, timeout=timeout)
+    def __init__(self, address: str, *, timeout: float | None = None, token: str | None = None) -> None:
+        access = Access.of(check_address(address), {"token": token})
+        settings = Settings(address, timeout=timeout, access=access)
         self._settings = settings
-        self._channels = Channels(lambda: grpc.insecure_channel(address, options=settings.options()))
+        self._channels = Channels(lambda: access.connect(address, settings.options()))
 
     def load(self, bundle: str | os.PathLike[str] = "", model: str = "") -> tuple[Model, str | None]:
         """Load a bundle and have it serve in place of the model of its name; returns once it does.

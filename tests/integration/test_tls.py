@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
+import resource
 import shutil
 import socket
 import ssl
@@ -15,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from charrnn import Client
-from charrnn.errors import ConfigError, RequestError, ServerUnavailableError
+from charrnn import AsyncClient, Client
+from charrnn.errors import CharrnnError, ConfigError, RequestError, ServerUnavailableError
 from tests.certificates import PAST, Authority, Pair, Served, client_options, serving, tls_options
 from tests.servers import run_charrnn, running_server
 
@@ -71,6 +73,19 @@ def test_a_text_is_the_same_encrypted(tiny_bundle: Path, encrypted: Served, auth
 def test_a_client_is_known_by_its_certificate(mutual: Served, authority: Authority) -> None:
     alice = authority.issue("alice", "alice.example.org", common_name="alice")
     assert len(_text(mutual.address, ca=authority.path, cert=alice.cert, key=alice.key)) == 200
+
+
+def test_asyncio_speaks_tls_too(mutual: Served, authority: Authority) -> None:
+    pair = authority.issue("loop", "loop.example.org")
+
+    async def read(**options: Any) -> str:
+        async with AsyncClient(mutual.address, **options) as client:
+            return await client.generate("The ", seed=1, max_tokens=200).read()
+
+    known: dict[str, Any] = {"ca": authority.path, "cert": pair.cert, "key": pair.key}
+    assert asyncio.run(read(**known)) == _text(mutual.address, **known)
+    with pytest.raises(ServerUnavailableError, match="wants a certificate"):
+        asyncio.run(read(ca=authority.path))
 
 
 def _refusals(authority: Authority, other: Authority) -> dict[str, tuple[str, dict[str, Any], str]]:
@@ -151,8 +166,26 @@ def test_a_failed_handshake_is_a_line_and_costs_nobody_else(encrypted: Served, a
         assert encrypted.wait_for(me).startswith("tls: ")
     assert len(_text(encrypted.address, ca=authority.path)) == 200
     assert sum(me in line for line in encrypted.lines()) == 1
+    # Those who say nothing at all are not waited for for ever.
+    assert "no handshake within" in encrypted.wait_for("tls: {}:{}: no".format(*silent[-1].getsockname()))
     for connection in silent:
         connection.close()
+
+
+def test_a_server_out_of_file_descriptors_takes_connections_again(
+    tiny_bundle: Path, authority: Authority, tmp_path: Path
+) -> None:
+    with serving(tiny_bundle, tmp_path / "log", *tls_options(authority.issue("full"))) as served:
+        host, _, port = served.address.rpartition(":")
+        limits = resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE)
+        num_open = len(list(Path(f"/proc/{served.process.pid}/fd").iterdir()))
+        resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE, (num_open + 10, limits[1]))
+        many = [socket.create_connection((host, int(port))) for _ in range(50)]
+        with pytest.raises(CharrnnError), Client(served.address, ca=authority.path, timeout=1) as client:
+            client.models()
+        for connection in many:
+            connection.close()
+        assert len(_text(served.address, ca=authority.path)) == 200
 
 
 @pytest.mark.parametrize(("version", "is_taken"), [("TLSv1_1", False), ("TLSv1_2", True), ("TLSv1_3", True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -13,12 +14,15 @@ import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from charrnn import Client
+from charrnn import AsyncClient, Client
+from charrnn.admin import Admin
 from charrnn.errors import RequestError, ServerBusyError, ServerError
-from tests.certificates import Served, serving
+from tests.certificates import Authority, Served, serving, tls_options
 from tests.servers import run_charrnn
 
-ALICE, BOB, WRONG = "alice-0123456789abcdef", "bob-0123456789abcdef", "wrong-0123456789abcdef"
+ALICE, BOB, WRONG, ROOT = (f"{name}-0123456789abcdef" for name in ("alice", "bob", "wrong", "root"))
+YOUNGER = "grpc.reflection.v1.ServerReflection"
+"""Which its elder names and does not describe."""
 OPEN = {"/grpc.health.v1.Health/Check"}
 REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
@@ -31,7 +35,7 @@ def _write(path: Path, text: str) -> Path:
 
 @pytest.fixture
 def tokens(tmp_path: Path) -> Path:
-    return _write(tmp_path / "tokens", f"# who may ask\nalice:{ALICE}\n\n{BOB}\n")
+    return _write(tmp_path / "tokens", f"# who may ask\nalice:{ALICE}\n\n{BOB}\nadmin:{ROOT}\n")
 
 
 @pytest.fixture
@@ -45,6 +49,9 @@ def _methods(channel: grpc.Channel) -> Iterator[tuple[str, bool, bool]]:
     database = ProtoReflectionDescriptorDatabase(channel)
     pool = DescriptorPool(database)
     for service in database.get_services():
+        if service == YOUNGER:
+            yield f"/{service}/ServerReflectionInfo", True, True
+            continue
         found = pool.FindServiceByName(service)
         for method in found.methods:
             path = f"/{service}/{method.name}"
@@ -78,11 +85,10 @@ def test_no_rpc_of_any_service_answers_without_a_token(served: Served) -> None:
             "/charrnn.v1.CharRnn/Generate",
             "/charrnn.v1.CharRnn/ListModels",
             "/grpc.health.v1.Health/Watch",
+            f"/{YOUNGER}/ServerReflectionInfo",
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
             *OPEN,
         }
-        # Not told of by its elder, and nowhere.
-        methods.append(("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", True, True))
         methods.append(("/no.such.Service/Method", False, False))
         for method in methods:
             for token in (None, WRONG, ALICE[:-1]):
@@ -90,6 +96,23 @@ def test_no_rpc_of_any_service_answers_without_a_token(served: Served) -> None:
                 assert (code is grpc.StatusCode.OK) == (method[0] in OPEN), (method, token)
                 assert method[0] in OPEN or code in REFUSED, (method, token, code)
             assert _code(channel, method, ALICE) not in REFUSED, method
+
+
+def test_only_the_token_named_admin_does_what_admin_offers(served: Served) -> None:
+    with Client(served.admin, token=ROOT) as signed, grpc.insecure_channel(served.admin) as channel:
+        methods = list(_methods(signed._channels.lease()))
+        assert {path for path, *_ in methods} >= {"/charrnn.v1.Admin/LoadModel", "/charrnn.v1.Admin/Drain"}
+        for method in methods:
+            assert all(_code(channel, method, token) in REFUSED for token in (None, WRONG)), method
+            assert _code(channel, method, ALICE) is grpc.StatusCode.PERMISSION_DENIED, method
+    with Admin(served.admin, token=ROOT) as admin, pytest.raises(RequestError, match="tiny"):
+        admin.unload("large")
+    done = run_charrnn("admin", "drain", served.admin, "--token", ALICE)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "only the token named admin" in done.stderr
+    assert served.wait_for("auth: alice: ")
+    with Client(served.address, token=ALICE) as client:
+        assert client.models()
 
 
 def test_tokens_are_never_told_and_failures_are(served: Served) -> None:
@@ -105,6 +128,25 @@ def test_tokens_are_never_told_and_failures_are(served: Served) -> None:
             assert len(client.generate(max_tokens=5).read()) == 5
     served.wait_for("auth: 127.0.0.1: ", 2)
     assert not [line for line in served.lines() if any(token in line for token in (ALICE, BOB, WRONG))]
+
+
+@pytest.mark.parametrize("encrypts", [False, True])
+def test_asyncio_sends_a_token_too(tiny_bundle: Path, tokens: Path, tmp_path: Path, encrypts: bool) -> None:
+    authority = Authority(tmp_path)
+    options = tls_options(authority.issue("server")) if encrypts else ()
+    trust: dict[str, Any] = {"ca": authority.path} if encrypts else {}
+
+    async def ask(address: str, token: str | None) -> str:
+        async with AsyncClient(address, token=token, **trust) as client:
+            assert await client.models()
+            return await client.generate(max_tokens=5).read()
+
+    with serving(tiny_bundle, tmp_path / "log", "--token-file", str(tokens), *options) as served:
+        assert len(asyncio.run(ask(served.address, ALICE))) == 5
+        with pytest.raises(ServerError, match="no token"):
+            asyncio.run(ask(served.address, None))
+        with Client(served.address, token=ALICE, **trust) as client:
+            assert len(client.generate(max_tokens=5).read()) == 5
 
 
 def _failure(client: Client) -> ServerError:

@@ -71,7 +71,7 @@ MAY_IMPORT = {
     },
     "calls": {"_pb", "access", "addresses", "sampler", "tls", "wire"},
     "many": {"_pb", "channels"},
-    "admin": {"_pb", "calls", "channels", "wire"},
+    "admin": {"_pb", "access", "addresses", "calls", "channels", "wire"},
     "checking": {"_native", "engine", "sampler"},
     "resuming": {"_pb", "channels", "stream", "wire"},
     "wire": {"_pb", "sampler", "score", "stream", "vocab"},

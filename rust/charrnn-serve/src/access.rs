@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tonic::codegen::http::{Extensions, HeaderMap};
+use tracing::{info, warn};
 
 use crate::auth::Tokens;
 use crate::clients::{Clients, Seat};
 use crate::incoming::Peer;
 use crate::secrets::FileError;
 use crate::status::Refusal;
-use crate::tell::tell;
 use crate::tls::{Tls, TlsFiles};
 
 /// What `Access::load` needs to know.
@@ -72,6 +72,10 @@ impl Access {
         }
     }
 
+    pub(crate) fn has_tokens(&self) -> bool {
+        self.tokens.is_some()
+    }
+
     pub(crate) fn tls(&self) -> Option<Arc<Tls>> {
         self.tls.clone()
     }
@@ -98,7 +102,7 @@ impl Access {
 
 fn tell_reloaded(what: &str, then: &str, reloaded: Result<(), FileError>) {
     match reloaded {
-        Ok(()) => tell(format_args!("{what} were read again; {then}")),
-        Err(error) => tell(format_args!("{what} stay as they were: {error}")),
+        Ok(()) => info!("{what} were read again; {then}"),
+        Err(error) => warn!("{what} stay as they were: {error}"),
     }
 }

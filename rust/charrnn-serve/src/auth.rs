@@ -20,7 +20,7 @@ use tonic::codegen::http::{HeaderMap, Request, Response};
 use tonic::Status;
 use tower::{Layer, Service};
 
-use crate::access::Access;
+use crate::access::{Access, Client};
 use crate::secrets::{fingerprint, read_secret, FileError};
 use crate::status::Refusal;
 use crate::tell::tell;
@@ -176,13 +176,40 @@ fn network(address: IpAddr) -> IpAddr {
 
 /// Lets requests through that `Access` admits, and tells who asks.
 #[derive(Clone)]
-pub(crate) struct AuthLayer(pub(crate) Access);
+pub(crate) struct AuthLayer {
+    access: Access,
+    /// Where there are tokens, the name of those that do.
+    only: Option<&'static str>,
+}
+
+impl AuthLayer {
+    /// For whoever has a token, if there are any.
+    pub(crate) fn anybody(access: Access) -> Self {
+        AuthLayer { access, only: None }
+    }
+
+    /// For whoever has a token of the name `admin`, if there are any.
+    pub(crate) fn admin(access: Access) -> Self {
+        AuthLayer { access, only: Some("admin") }
+    }
+
+    fn admit(&self, request: &Request<Body>) -> Result<Client, Refusal> {
+        let client = self.access.admit(request.headers(), request.extensions())?;
+        match self.only {
+            Some(only) if self.access.has_tokens() && *client.name() != *only => {
+                tell(format_args!("auth: {}: {}", client.name(), Refusal::NotAdmin));
+                Err(Refusal::NotAdmin)
+            }
+            _ => Ok(client),
+        }
+    }
+}
 
 impl<S> Layer<S> for AuthLayer {
     type Service = Auth<S>;
 
     fn layer(&self, inner: S) -> Auth<S> {
-        Auth { inner, access: self.0.clone() }
+        Auth { inner, layer: self.clone() }
     }
 }
 
@@ -190,7 +217,7 @@ impl<S> Layer<S> for AuthLayer {
 #[derive(Clone)]
 pub(crate) struct Auth<S> {
     inner: S,
-    access: Access,
+    layer: AuthLayer,
 }
 
 impl<S: Service<Request<Body>, Response = Response<Body>>> Service<Request<Body>> for Auth<S> {
@@ -206,7 +233,7 @@ impl<S: Service<Request<Body>, Response = Response<Body>>> Service<Request<Body>
         if request.uri().path() == OPEN_PATH {
             return Either::Right(self.inner.call(request));
         }
-        match self.access.admit(request.headers(), request.extensions()) {
+        match self.layer.admit(&request) {
             Ok(client) => {
                 request.extensions_mut().insert(client);
                 Either::Right(self.inner.call(request))

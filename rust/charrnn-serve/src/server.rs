@@ -127,7 +127,7 @@ pub(crate) async fn serve_checked(
     let drain_asked = Arc::new(Notify::new());
     if let Some(listener) = listeners.admin {
         let service = AdminService { reloader: Arc::clone(&reloader), drain: Arc::clone(&drain_asked) };
-        beside.spawn(listen_admin(listener, service));
+        beside.spawn(listen_admin(listener, access.clone(), service));
     }
     beside.spawn(reload_when_told(access.clone(), Arc::clone(&reloader), control.reload));
     server.spawn(listen(listeners.grpc, access, Arc::clone(&models), service, closing));
@@ -174,7 +174,7 @@ async fn listen(
     let incoming = Incoming::new(listener, access.tls());
     transport()
         .layer(MapResponseLayer::new(oversize_is_exhausted))
-        .layer(AuthLayer(access))
+        .layer(AuthLayer::anybody(access))
         .add_service(service)
         .add_service(health)
         .add_service(reflection().build_v1().expect("committed descriptors decode"))
@@ -184,10 +184,11 @@ async fn listen(
 }
 
 /// Answers until dropped; whatever ends it costs the streams nothing.
-async fn listen_admin(listener: TcpListener, service: AdminService) {
+async fn listen_admin(listener: TcpListener, access: Access, service: AdminService) {
     let service = AdminServer::new(service).max_decoding_message_size(MAX_ADMIN_MESSAGE_BYTES);
     let reflection = || reflection(&[AdminServer::<AdminService>::NAME]);
     let served = transport()
+        .layer(AuthLayer::admin(access))
         .add_service(service)
         .add_service(reflection().build_v1().expect("committed descriptors decode"))
         .add_service(reflection().build_v1alpha().expect("committed descriptors decode"))

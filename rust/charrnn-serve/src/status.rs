@@ -57,6 +57,8 @@ pub(crate) enum Refusal {
     NoToken,
     #[error("the token is not known here")]
     WrongToken,
+    #[error("only the token named admin may do that")]
+    NotAdmin,
     #[error("no client certificate")]
     NoCertificate,
     #[error("too many requests from this address had no known token; wait a second")]
@@ -90,6 +92,7 @@ impl Refusal {
             Refusal::UnknownModel { .. } | Refusal::UnknownVersion { .. } => Code::NotFound,
             Refusal::LastModel { .. } | Refusal::Load(_) => Code::FailedPrecondition,
             Refusal::NoToken | Refusal::WrongToken | Refusal::NoCertificate => Code::Unauthenticated,
+            Refusal::NotAdmin => Code::PermissionDenied,
             Refusal::TooManyFailures | Refusal::ClientFull { .. } => Code::ResourceExhausted,
             Refusal::Late => Code::DeadlineExceeded,
             Refusal::Submit(SubmitError::QueueFull { .. }) => Code::ResourceExhausted,
@@ -120,6 +123,7 @@ impl Refusal {
             Refusal::Load(_) => "LOAD_FAILED",
             Refusal::NoToken => "NO_TOKEN",
             Refusal::WrongToken => "WRONG_TOKEN",
+            Refusal::NotAdmin => "NOT_ADMIN",
             Refusal::NoCertificate => "NO_CERTIFICATE",
             Refusal::TooManyFailures => "TOO_MANY_FAILURES",
             Refusal::ClientFull { .. } => "CLIENT_FULL",

@@ -14,11 +14,11 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
+use tracing::warn;
 use x509_cert::der::Decode;
 use x509_cert::Certificate;
 
 use crate::secrets::{fingerprint, read_public, read_secret, FileError};
-use crate::tell::tell;
 
 /// PEM files.
 #[derive(Clone, Debug)]
@@ -79,7 +79,7 @@ impl Tls {
 fn read(files: &TlsFiles) -> Result<Configs, FileError> {
     let certs = read_certs(&files.cert)?;
     if is_expired(&certs[0]) {
-        tell(format_args!("tls: the certificate in {} has expired; clients refuse it", files.cert.display()));
+        warn!("tls: the certificate in {} has expired; clients refuse it", files.cert.display());
     }
     let key = read_secret(&files.key)?;
     let key = PrivateKeyDer::from_pem_slice(&key)

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 
 use charrnn_core::engine::EngineConfig;
 use charrnn_serve::pb::char_rnn_client::CharRnnClient;
-use charrnn_serve::pb::{GenerateResponse, ListModelsRequest};
+use charrnn_serve::pb::generate_response::Event;
+use charrnn_serve::pb::{GenerateRequest, GenerateResponse, ListModelsRequest};
 use charrnn_serve::{Access, AccessOptions, FileError};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 use tonic_types::StatusExt;
 
-use crate::harness::{eventually, read_all, request, text, FakeModel, TestServer, PATIENCE};
+use crate::harness::{eventually, read_all, request, text, within_patience, FakeModel, TestServer, PATIENCE};
 
 const GREEDY: &str = "greedy-0123456789abcdef";
 const POLITE: &str = "polite-0123456789abcdef";
@@ -110,6 +111,29 @@ async fn a_client_has_a_cap_of_its_own() {
     }
     let again = generate(&mut client, GREEDY, "c").await.expect("room again");
     assert_eq!(text(&read_all(again).await.0), "def");
+}
+
+#[tokio::test]
+async fn the_cap_is_for_texts_of_one_call_too() {
+    let (fake, permits) = FakeModel::gated();
+    let model = fake.into_model("fake", EngineConfig::default());
+    let server = TestServer::start_with(tokens("many", Some(2)), vec![model], PATIENCE).await;
+    let texts = ["a", "b", "c"].map(|id| GenerateRequest { request_id: id.to_owned(), ..request("a", 3) });
+    let call = signed(tokio_stream::iter(texts), GREEDY);
+    let mut answers = server.client().await.generate_many(call).await.expect("a token").into_inner();
+    let mut refused = None;
+    while refused.is_none() {
+        let answer = within_patience(answers.message()).await.expect("no error").expect("not over");
+        refused = match answer.event {
+            Some(Event::Refused(refusal)) => Some((answer.request_id, refusal.reason)),
+            _ => None,
+        };
+    }
+    assert_eq!(refused, Some(("c".to_owned(), "CLIENT_FULL".to_owned())));
+    drop(permits);
+    let (rest, _) = read_all(answers).await;
+    let ends = rest.iter().filter(|answer| matches!(answer.event, Some(Event::Finished(_))));
+    assert_eq!(ends.count(), 2);
 }
 
 #[tokio::test]
