@@ -19,12 +19,13 @@ use tokio_stream::Stream;
 use tokio_util::either::Either;
 use tonic::transport::server::Connected;
 
+use crate::greeting::Greeting;
 use crate::tell::tell;
 use crate::tls::{subject, Tls};
 
 /// Connections at once; more wait in the listener's queue.
 const MAX_CONNECTIONS: usize = 10_000;
-/// From a connection's first byte until it is encrypted.
+/// From a connection's first byte until it is encrypted, and from there until it speaks HTTP/2.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Before the next try to accept, when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -50,6 +51,7 @@ pub(crate) type Socket = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 pub(crate) struct Connection {
     socket: Socket,
     peer: Peer,
+    greeting: Greeting,
     _place: OwnedSemaphorePermit,
 }
 
@@ -91,8 +93,9 @@ async fn accept_all(
         let (acceptor, sender) = (tls.as_ref().map(|tls| tls.grpc()), sender.clone());
         handshakes.spawn(async move {
             if let Some((socket, peer)) = secure(stream, address, acceptor).await {
+                let greeting = Greeting::within(HANDSHAKE_TIMEOUT);
                 // Nobody takes it once the server ends.
-                let _ = sender.send(Ok(Connection { socket, peer, _place: place })).await;
+                let _ = sender.send(Ok(Connection { socket, peer, greeting, _place: place })).await;
             }
         });
         while handshakes.try_join_next().is_some() {}
@@ -151,7 +154,9 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(context, buffer)
+        let num_bytes = buffer.filled().len();
+        let read = Pin::new(&mut self.socket).poll_read(context, buffer);
+        self.greeting.check(context, buffer.filled().len() - num_bytes, read)
     }
 }
 

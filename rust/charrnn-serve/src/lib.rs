@@ -12,6 +12,7 @@ mod clients;
 pub mod codec;
 mod error;
 mod exposition;
+mod greeting;
 mod health;
 mod incoming;
 mod logs;

@@ -453,16 +453,7 @@ impl Rig {
         request: &GenerateRequest,
         capacity: usize,
     ) -> Result<Reader, SubmitError> {
-        self.submit_to(pipe(capacity), time, request)
-    }
-
-    /// The same through a pipe of the caller's.
-    pub(crate) fn submit_to(
-        &self,
-        (sink, reader): (Box<PipeSink>, Reader),
-        time: Option<Duration>,
-        request: &GenerateRequest,
-    ) -> Result<Reader, SubmitError> {
+        let (sink, reader) = pipe(capacity);
         let deadline = time.map(|time| self.now() + time);
         self.engine.submit(self.valid(request).until(deadline), sink).map(|()| reader)
     }

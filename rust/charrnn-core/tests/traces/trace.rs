@@ -12,6 +12,7 @@ use crate::common::requests::{end, generate_request, leave_out};
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
     pub(crate) request: GenerateRequest,
+    pub(crate) client: &'static str,
     /// Events that wait for the reader.
     pub(crate) capacity: usize,
     /// And one more place for the last event.
@@ -110,6 +111,14 @@ fn op(unit: Unit) -> impl Strategy<Value = Op> {
 
 fn wanted(unit: Unit) -> impl Strategy<Value = Wanted> {
     let time = prop::option::weighted(0.3, (0u64..60).prop_map(Duration::from_millis));
-    (generate_request(unit), 1usize..6, any::<bool>(), time)
-        .prop_map(|(request, capacity, keeps_place, time)| Wanted { request, capacity, keeps_place, time })
+    let reader = (1usize..6, any::<bool>());
+    (generate_request(unit), prop::sample::select(vec!["", "a", "b"]), reader, time).prop_map(
+        |(request, client, (capacity, keeps_place), time)| Wanted {
+            request,
+            client,
+            capacity,
+            keeps_place,
+            time,
+        },
+    )
 }

@@ -92,9 +92,11 @@ impl World {
         let (waiting, running) = self.rig.live();
         let capacity = self.trace.num_workers * self.trace.max_streams + self.trace.max_queue;
         let is_full = waiting + running >= capacity;
-        let pipe = pipe_with(wanted.capacity, wanted.keeps_place);
-        match self.rig.submit_to(pipe, wanted.time, &wanted.request) {
-            Ok(reader) => {
+        let (sink, reader) = pipe_with(wanted.capacity, wanted.keeps_place);
+        let deadline = wanted.time.map(|time| self.rig.now() + time);
+        let request = self.rig.valid(&wanted.request).until(deadline).of(wanted.client.into());
+        match self.rig.engine.submit(request, sink) {
+            Ok(()) => {
                 assert!(!is_full && !self.is_stopped, "admitted: {:?} live", self.rig.live());
                 self.texts.push(Text::new(wanted, reader, self.rig.now()));
             }
