@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import grpc
 
 from charrnn._pb import charrnn_pb2 as pb
+from charrnn.cli import main
 
 COMMAND = [sys.executable, "-m", "charrnn"]
 
@@ -22,6 +24,15 @@ def run_charrnn(*arguments: str | Path, timeout: float = 120) -> subprocess.Comp
     """``charrnn ARGUMENTS`` as a child process; never raises for its exit code."""
     command = [*COMMAND, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def charrnn_here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has loaded its modules already."""
+    words, out, talk = list(map(str, arguments)), io.BytesIO(), io.StringIO()
+    stdout = io.TextIOWrapper(out, "utf-8")
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(talk):
+        code = main(words)
+    return subprocess.CompletedProcess(words, code, out.getvalue().decode(), talk.getvalue())
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from charrnn.cli import main
-from tests.servers import run_charrnn
+from tests.servers import charrnn_here, run_charrnn
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def text(tmp_path: Path) -> Path:
 
 
 def figures(*arguments: str | Path) -> dict[str, Any]:
-    done = run_charrnn("eval", *arguments, "--json")
+    done = charrnn_here("eval", *arguments, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -34,7 +34,9 @@ def test_a_run_and_its_bundle_agree(tiny_run: Path, tiny_bundle: Path, text: Pat
     assert figures(tiny_bundle, "--text", text)["bpc"] == pytest.approx(run["bpc"], abs=0.05)
 
 
-def test_what_cannot_be_evaluated_is_told(tiny_run: Path, tiny_bundle: Path, text: Path) -> None:
+def test_what_cannot_be_evaluated_is_told(
+    tiny_run: Path, tiny_bundle: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text.write_bytes(b"The dog\r\n")
     for arguments, message in [
         ((tiny_run, "--text", text), "U+000D at token 7 is not in the run's vocabulary"),
@@ -43,9 +45,9 @@ def test_what_cannot_be_evaluated_is_told(tiny_run: Path, tiny_bundle: Path, tex
         ((text.parent, "--text", text), "is it a run folder?"),
         ((tiny_run, "--text", text), "take it out of the text, or take a run whose own text has it"),
     ]:
-        done = run_charrnn("eval", *arguments)
-        assert (done.returncode in (2, 3), done.stderr.count("\n")) == (True, 1), done.stderr
-        assert message in done.stderr, done.stderr
+        code, told = main(["eval", *map(str, arguments)]), capsys.readouterr().err
+        assert (code in (2, 3), told.count("\n")) == (True, 1), told
+        assert message in told
 
 
 def test_a_part_of_the_run_with_its_ngram_column(tiny_run: Path) -> None:
@@ -71,7 +73,7 @@ def last_validation(run: Path) -> float:
 
 
 def test_people_read_the_split_and_its_size_beside_every_loss(
-    tiny_run: Path, tiny_bundle: Path, text: Path
+    tiny_run: Path, tiny_bundle: Path, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = run_charrnn("eval", tiny_run, "--memorisation")
     size = figures(tiny_run, "--no-ngram")["text_tokens"]
@@ -86,10 +88,10 @@ def test_people_read_the_split_and_its_size_beside_every_loss(
         "longest run",
     ):
         assert any(expected in line for line in lines), expected
-    done = run_charrnn("eval", tiny_run, "--text", text, "--no-ngram")
-    assert done.stdout.splitlines()[0].endswith(f": {text}, {text.stat().st_size:,} chars")
-    done = run_charrnn("eval", tiny_bundle, "--text", text)
-    assert "no n-gram column: a bundle holds no training text" in done.stdout
+    assert main(["eval", str(tiny_run), "--text", str(text), "--no-ngram"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith(f": {text}, {text.stat().st_size:,} chars")
+    assert main(["eval", str(tiny_bundle), "--text", str(text)]) == 0
+    assert "no n-gram column: a bundle holds no training text" in capsys.readouterr().out
 
 
 def test_what_means_nothing_for_a_model_or_a_text_is_refused(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from charrnn import Bundle
-from tests.servers import run_charrnn, running_server
+from tests.servers import charrnn_here, run_charrnn, running_server
 from tests.unit.export import foreign_models as models
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -40,7 +40,7 @@ def imported(texts: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
     """The bundle, and what was printed of it."""
     out = tmp_path_factory.mktemp("ml5") / "shakespeare"
     scored = [word for path in texts.values() for word in ("--text", path)]
-    done = run_charrnn("import", ML5, "--layout", "tf", "--out", out, *MENDED, *scored, "--json")
+    done = charrnn_here("import", ML5, "--layout", "tf", "--out", out, *MENDED, *scored, "--json")
     assert done.returncode == 0, done.stderr
     return out, done.stdout
 
@@ -58,7 +58,7 @@ def test_the_known_score_of_the_bundle(
     imported: tuple[Path, str], texts: dict[str, Path], name: str, precision: str
 ) -> None:
     """20,000 characters are one lane: the state is carried from end to end."""
-    done = run_charrnn("eval", imported[0], "--text", texts[name], "--precision", precision, "--json")
+    done = charrnn_here("eval", imported[0], "--text", texts[name], "--precision", precision, "--json")
     assert json.loads(done.stdout)["nats"] == pytest.approx(KNOWN[name], abs=TOLERANCE), done.stderr
 
 
@@ -79,7 +79,7 @@ def test_the_known_model_is_served(imported: tuple[Path, str]) -> None:
 
 @needs_shared
 def test_the_known_damage_is_named(tmp_path: Path) -> None:
-    done = run_charrnn("import", ML5, "--layout", "tf", "--out", tmp_path / "out")
+    done = charrnn_here("import", ML5, "--layout", "tf", "--out", tmp_path / "out")
     assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
     assert r"id 13 is '\x20\x20', which is not one character; id 40 is ''" in done.stderr
     assert not (tmp_path / "out").exists()
@@ -88,7 +88,7 @@ def test_the_known_damage_is_named(tmp_path: Path) -> None:
 @needs_shared
 def test_a_wrong_forget_bias_shows_in_the_score(texts: dict[str, Path], tmp_path: Path) -> None:
     options = ["--forget-bias", "0", "--text", str(texts["first"]), "--precision", "fp32", "--json"]
-    done = run_charrnn("import", ML5, "--layout", "tf", "--out", tmp_path / "out", *MENDED, *options)
+    done = charrnn_here("import", ML5, "--layout", "tf", "--out", tmp_path / "out", *MENDED, *options)
     assert json.loads(done.stdout)["texts"][0]["nats"] > KNOWN["first"] + 0.1
 
 
@@ -104,7 +104,7 @@ def test_a_small_model_is_imported_and_samples(small: Path) -> None:
     folder = small.parent
     (folder / "a|b.txt").write_text("abcabcfed\n" * 30)
     command = ["import", small, "--layout", "keras", "--vocab", folder / "v.json", "--out", folder / "out"]
-    done = run_charrnn(*command, "--text", folder / "a|b.txt", "--max-int8-bpc", "1")
+    done = charrnn_here(*command, "--text", folder / "a|b.txt", "--max-int8-bpc", "1")
     assert done.returncode == 0, done.stderr
     assert "a|b.txt: " in done.stderr
     assert "over 299 predictions" in done.stderr
@@ -113,7 +113,7 @@ def test_a_small_model_is_imported_and_samples(small: Path) -> None:
     sampled = run_charrnn("sample", folder / "out", "--max-tokens", "50", "--seed", "1")
     assert len(sampled.stdout.rstrip("\n")) <= 50
     assert set(sampled.stdout) <= set("abcdef\n")
-    again = run_charrnn(*command)
+    again = charrnn_here(*command)
     assert (again.returncode, "exists already" in again.stderr) == (3, True), again.stderr
 
 
@@ -130,7 +130,7 @@ def test_usage_is_refused(small: Path) -> None:
         (["--layout", "keras", "--text", folder / "none"], 3, "none cannot be read"),
         (["--layout", "tf"], 3, "choose another --layout"),
     ]:
-        done = run_charrnn(*fixed, *options)
+        done = charrnn_here(*fixed, *options)
         assert done.returncode == code, done.stderr
         assert message in done.stderr, done.stderr
         assert not (folder / "out").exists()
