@@ -216,6 +216,7 @@ def serve(
     workers: int | None,
     max_streams: int,
     max_queue: int,
+    prompt_cache_bytes: int,
     precision: str | None,
     drain_timeout_s: float,
     access: tuple[

@@ -41,6 +41,7 @@ def serve(
     workers: int | None = None,
     max_streams: int = 64,
     max_queue: int = 1024,
+    prompt_cache_bytes: int = 64 << 20,
     precision: str | None = None,
     drain_timeout_s: float = 30.0,
     log_format: Literal["text", "json"] | None = None,
@@ -75,6 +76,7 @@ def serve(
         workers: decode threads; ``None`` takes one for each core.
         max_streams: texts decoded at once by each worker.
         max_queue: texts that may wait; one more is refused at once.
+        prompt_cache_bytes: room for each model's states after prompts read before, which are not read again.
         precision: ``"int8"`` or ``"fp32"``; ``None`` takes int8 where the bundle has it.
         log_format: what happens is told on stderr, for people or as JSON; ``None`` tells nothing. A process
             tells as its first server does.
@@ -118,6 +120,7 @@ def serve(
             workers=workers,
             max_streams=max_streams,
             max_queue=max_queue,
+            prompt_cache_bytes=prompt_cache_bytes,
             precision=precision,
             drain_timeout_s=drain_timeout_s,
             access=(pair, client_ca, token_file, max_streams_per_client),

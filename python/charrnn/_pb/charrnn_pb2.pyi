@@ -161,16 +161,18 @@ class Refused(_message.Message):
     def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Started(_message.Message):
-    __slots__ = ("model", "version", "seed", "prompt_chars")
+    __slots__ = ("model", "version", "seed", "prompt_chars", "cached_chars")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     PROMPT_CHARS_FIELD_NUMBER: _ClassVar[int]
+    CACHED_CHARS_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     seed: int
     prompt_chars: int
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., seed: _Optional[int] = ..., prompt_chars: _Optional[int] = ...) -> None: ...
+    cached_chars: int
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., seed: _Optional[int] = ..., prompt_chars: _Optional[int] = ..., cached_chars: _Optional[int] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("text", "n", "offset", "ids", "logprobs", "top")
@@ -321,7 +323,7 @@ class GetStatsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ModelStats, _Mapping]]] = ...) -> None: ...
 
 class ModelStats(_message.Message):
-    __slots__ = ("model", "version", "slots", "running", "parked", "waiting", "ended", "rejected", "batch", "step", "sample", "send", "queue", "first_char", "inter_char", "chunk_chars")
+    __slots__ = ("model", "version", "slots", "running", "parked", "waiting", "ended", "rejected", "batch", "step", "sample", "send", "queue", "first_char", "inter_char", "chunk_chars", "prompt_cache_hits", "prompt_cache_misses", "prompt_cache_bytes")
     class EndedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -352,6 +354,9 @@ class ModelStats(_message.Message):
     FIRST_CHAR_FIELD_NUMBER: _ClassVar[int]
     INTER_CHAR_FIELD_NUMBER: _ClassVar[int]
     CHUNK_CHARS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_CACHE_HITS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_CACHE_MISSES_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     slots: int
@@ -368,7 +373,10 @@ class ModelStats(_message.Message):
     first_char: Histogram
     inter_char: Histogram
     chunk_chars: Histogram
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., slots: _Optional[int] = ..., running: _Optional[int] = ..., parked: _Optional[int] = ..., waiting: _Optional[int] = ..., ended: _Optional[_Mapping[str, int]] = ..., rejected: _Optional[_Mapping[str, int]] = ..., batch: _Optional[_Union[Histogram, _Mapping]] = ..., step: _Optional[_Union[Histogram, _Mapping]] = ..., sample: _Optional[_Union[Histogram, _Mapping]] = ..., send: _Optional[_Union[Histogram, _Mapping]] = ..., queue: _Optional[_Union[Histogram, _Mapping]] = ..., first_char: _Optional[_Union[Histogram, _Mapping]] = ..., inter_char: _Optional[_Union[Histogram, _Mapping]] = ..., chunk_chars: _Optional[_Union[Histogram, _Mapping]] = ...) -> None: ...
+    prompt_cache_hits: int
+    prompt_cache_misses: int
+    prompt_cache_bytes: int
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., slots: _Optional[int] = ..., running: _Optional[int] = ..., parked: _Optional[int] = ..., waiting: _Optional[int] = ..., ended: _Optional[_Mapping[str, int]] = ..., rejected: _Optional[_Mapping[str, int]] = ..., batch: _Optional[_Union[Histogram, _Mapping]] = ..., step: _Optional[_Union[Histogram, _Mapping]] = ..., sample: _Optional[_Union[Histogram, _Mapping]] = ..., send: _Optional[_Union[Histogram, _Mapping]] = ..., queue: _Optional[_Union[Histogram, _Mapping]] = ..., first_char: _Optional[_Union[Histogram, _Mapping]] = ..., inter_char: _Optional[_Union[Histogram, _Mapping]] = ..., chunk_chars: _Optional[_Union[Histogram, _Mapping]] = ..., prompt_cache_hits: _Optional[int] = ..., prompt_cache_misses: _Optional[int] = ..., prompt_cache_bytes: _Optional[int] = ...) -> None: ...
 
 class Histogram(_message.Message):
     __slots__ = ("counts", "sum")

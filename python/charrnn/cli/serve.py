@@ -71,6 +71,12 @@ ADMIN = "admin on "
 @click.option(
     "--queue", type=click.IntRange(0), default=1024, help="Texts that may wait; more are refused at once."
 )
+@click.option(
+    "--prompt-cache-bytes",
+    type=click.IntRange(0),
+    default=64 << 20,
+    help="Room for each model's states after prompts, which are not read twice; 0 is off.",
+)
 @click.option("--precision", help="int8 or fp32.", show_default="int8 if there")
 @click.option(
     "--drain-timeout", type=Number(0, YEAR_S), default=30.0, help="Seconds running texts get to finish."

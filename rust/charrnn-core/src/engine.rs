@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::event::Sink;
 use crate::meter::Stats;
 use crate::model::StepModel;
+use crate::prompt_cache::PromptCache;
 use crate::request::ValidRequest;
 use crate::scheduler::admission::Admission;
 use crate::scheduler::stream::Stream;
@@ -36,11 +37,14 @@ pub struct EngineConfig {
     pub max_queue: usize,
     /// A stream whose reader takes nothing for this long ends.
     pub stall_timeout: Duration,
+    /// Room for the states after prompts read before, which then are not read again; 0 is off.
+    pub prompt_cache_bytes: usize,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        EngineConfig { max_streams: 64, max_queue: 1024, stall_timeout: Duration::from_secs(30) }
+        let stall_timeout = Duration::from_secs(30);
+        EngineConfig { max_streams: 64, max_queue: 1024, stall_timeout, prompt_cache_bytes: 0 }
     }
 }
 
@@ -49,6 +53,7 @@ pub struct Engine {
     vocab: Arc<Vocab>,
     admission: Arc<Admission>,
     clock: Clock,
+    cache: Arc<PromptCache>,
     /// Floats of a stream's state.
     state_len: usize,
     /// One a worker.
@@ -83,17 +88,18 @@ impl Engine {
     ) -> (Engine, Vec<Worker>) {
         let num_slots = models.len() * config.max_streams.max(1);
         let admission = Arc::new(Admission::new(models.len(), num_slots, config.max_queue));
+        let cache = Arc::new(PromptCache::new(config.prompt_cache_bytes));
         let state_len = models.first().map_or(0, |model| model.spec().state_len());
         let mut jobs = Vec::with_capacity(models.len());
         let worker = |(index, model)| {
             let (sender, receiver) = channel();
             jobs.push(sender);
-            let link =
-                worker::Link { index, jobs: receiver, admission: admission.clone(), clock: clock.clone() };
+            let (admission, clock, cache) = (admission.clone(), clock.clone(), cache.clone());
+            let link = worker::Link { index, jobs: receiver, admission, clock, cache };
             Worker::new(model, vocab.clone(), &config, link)
         };
         let workers = models.into_iter().enumerate().map(worker).collect();
-        (Engine { vocab, admission, clock, state_len, jobs, threads: Vec::new() }, workers)
+        (Engine { vocab, admission, clock, cache, state_len, jobs, threads: Vec::new() }, workers)
     }
 
     /// Starts a stream, or says at once why not. Everything further comes through `sink`; if that is dropped
@@ -105,7 +111,11 @@ impl Engine {
         let state_len = request.snapshot().map_or(self.state_len, |snapshot| snapshot.state_len());
         assert_eq!(state_len, self.state_len, "a snapshot of another model");
         let ticket = self.admission.admit()?;
-        let stream = Stream::new(request, sink, ticket, &self.vocab, (self.clock)());
+        let cached = request.cacheable().and_then(|prompt| self.cache.get(prompt));
+        let mut stream = Stream::new(request, sink, ticket, &self.vocab, (self.clock)());
+        if let Some(state) = cached {
+            stream.skip_prompt(state);
+        }
         let worker = stream.worker();
         // A worker without a receiver died a moment ago: as good as stopping.
         self.jobs[worker].send(stream).map_err(|_| SubmitError::Stopping)
@@ -123,7 +133,7 @@ impl Engine {
 
     /// What it has done so far and is doing.
     pub fn stats(&self) -> Stats {
-        self.admission.stats()
+        Stats { cache: self.cache.stats(), ..self.admission.stats() }
     }
 
     /// Blocks until no stream is live, at most `timeout`; `submit` still takes requests.

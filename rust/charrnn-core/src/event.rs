@@ -27,6 +27,8 @@ pub struct Started {
     pub seed: u64,
     /// Symbols in the prompt.
     pub num_prompt_tokens: u32,
+    /// Those of them that are not read, because they were before.
+    pub num_cached_tokens: u32,
 }
 
 /// A piece of the text: whole characters only.

@@ -14,6 +14,7 @@ pub mod meter;
 pub mod model;
 pub mod params;
 pub mod philox;
+pub mod prompt_cache;
 pub mod request;
 pub mod sampler;
 mod scheduler;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::event::{FinishReason, StreamError};
+use crate::prompt_cache::CacheStats;
 
 /// The last bucket begins at nine minutes, in nanoseconds.
 const NUM_BUCKETS: usize = 40;
@@ -199,6 +200,8 @@ pub struct Stats {
     pub inter_char: Counted,
     /// Characters of each chunk.
     pub chunk_chars: Counted,
+    /// Of prompts read before.
+    pub cache: CacheStats,
 }
 
 impl Stats {
@@ -223,12 +226,18 @@ impl Stats {
             first_char: self.first_char.merge(other.first_char),
             inter_char: self.inter_char.merge(other.inter_char),
             chunk_chars: self.chunk_chars.merge(other.chunk_chars),
+            cache: CacheStats {
+                hits: self.cache.hits + other.cache.hits,
+                misses: self.cache.misses + other.cache.misses,
+                num_bytes: self.cache.num_bytes + other.cache.num_bytes,
+            },
         }
     }
 
     /// What is left of an engine that is gone: what it did.
     pub fn of_the_past(self) -> Stats {
-        Stats { slots: 0, running: 0, parked: 0, waiting: 0, ..self }
+        let cache = CacheStats { num_bytes: 0, ..self.cache };
+        Stats { slots: 0, running: 0, parked: 0, waiting: 0, cache, ..self }
     }
 
     pub(crate) fn read(streams: &Streams, turns: &[Turns]) -> Self {

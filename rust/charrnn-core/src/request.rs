@@ -11,6 +11,7 @@ use crate::constraint::{Constraint, Pattern};
 use crate::error::RequestError;
 use crate::limits::{self, Limit};
 use crate::params::{SamplingParams, ValidSampling};
+use crate::prompt_cache::MIN_SYMBOLS;
 use crate::snapshot::Snapshot;
 use crate::stop::StopSet;
 use crate::vocab::{Unit, Vocab};
@@ -298,6 +299,15 @@ impl ValidRequest {
     /// Symbols of the prompt as given; 0 for an empty one and for a text that goes on.
     pub fn num_prompt_tokens(&self) -> u32 {
         self.num_prompt_tokens
+    }
+
+    /// The symbols before the last of the prompt, if nothing but the state that they lead to matters of them and to
+    /// read them takes long enough.
+    pub fn cacheable(&self) -> Option<&[u32]> {
+        let (_, before) = self.prompt_tokens.split_last()?;
+        let is_plain =
+            self.first_told == self.prompt_tokens.len() && !self.is_score && self.snapshot.is_none();
+        (is_plain && before.len() >= MIN_SYMBOLS).then_some(before)
     }
 
     /// Where the text goes on from, if it does not begin.

@@ -4,10 +4,12 @@
 //! pause go first.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::event::StreamError;
 use crate::model::ModelSpec;
+use crate::prompt_cache::PromptCache;
 use crate::slots::Slots;
 use crate::state::RowState;
 
@@ -33,17 +35,24 @@ pub(crate) struct Scheduler {
     ready: VecDeque<Resting>,
     parked: Vec<Parked>,
     stall_timeout: Duration,
+    cache: Arc<PromptCache>,
     next_sweep: Option<Instant>,
 }
 
 impl Scheduler {
-    pub(crate) fn new(spec: &ModelSpec, max_streams: usize, stall_timeout: Duration) -> Self {
+    pub(crate) fn new(
+        spec: &ModelSpec,
+        max_streams: usize,
+        stall_timeout: Duration,
+        cache: Arc<PromptCache>,
+    ) -> Self {
         Scheduler {
             slots: Slots::new(spec, max_streams),
             waiting: Waiting::default(),
             ready: VecDeque::new(),
             parked: Vec::new(),
             stall_timeout,
+            cache,
             next_sweep: None,
         }
     }
@@ -136,8 +145,9 @@ impl Scheduler {
         }
         if let Some(token) = stream.next_prompt_token() {
             stream.start(now);
-            let snapshot = stream.snapshot();
-            self.slots.join(stream, token, snapshot.as_ref().map(|it| &it.state));
+            let (snapshot, cached) = (stream.snapshot(), stream.take_cached());
+            let state = snapshot.as_ref().map(|it| &it.state).or(cached.as_deref());
+            self.slots.join(stream, token, state);
         }
         true
     }
@@ -149,6 +159,9 @@ impl Scheduler {
             if self.slots.owner(row).wants_state() {
                 let (state, token) = self.slots.read(row);
                 self.slots.owner_mut(row).attach(state, token);
+            }
+            if let Some(prompt) = self.slots.owner(row).prompt_to_cache() {
+                self.cache.put(prompt, self.slots.read(row).0);
             }
             match self.slots.owner_mut(row).emit(now, default_delay) {
                 Flow::Open => {}

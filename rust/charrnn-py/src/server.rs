@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use charrnn_core::engine::EngineConfig;
 use charrnn_serve::{
     check_bundle, run_server, AccessOptions, Addresses, LogFormat, Logging, ServeError, ServeOptions,
     Signals, TlsFiles,
@@ -42,7 +43,7 @@ impl Reload {
 
 /// Serves bundles until a signal raises in Python, then lets streams finish; a second signal ends it at once.
 #[pyfunction]
-#[pyo3(signature = (*, bundles, onnxruntime, listen, metrics, admin, resume_key_file, workers, max_streams, max_queue, precision, drain_timeout_s, access, logging, reload, on_ready))]
+#[pyo3(signature = (*, bundles, onnxruntime, listen, metrics, admin, resume_key_file, workers, max_streams, max_queue, prompt_cache_bytes, precision, drain_timeout_s, access, logging, reload, on_ready))]
 #[allow(clippy::too_many_arguments, reason = "keyword-only in Python")]
 pub(crate) fn serve(
     py: Python<'_>,
@@ -55,6 +56,7 @@ pub(crate) fn serve(
     workers: Option<usize>,
     max_streams: usize,
     max_queue: usize,
+    prompt_cache_bytes: usize,
     precision: Option<String>,
     drain_timeout_s: f64,
     access: AccessFiles,
@@ -65,7 +67,8 @@ pub(crate) fn serve(
     let seconds = |_| format!("drain_timeout_s is {drain_timeout_s}; it must be 0 or more seconds");
     let drain_timeout = Duration::try_from_secs_f64(drain_timeout_s)
         .map_err(|error| raise("RequestError", seconds(error)))?;
-    let (engine, workers) = (engine_config(max_streams, max_queue)?, Some(num_workers(workers)?));
+    let engine = EngineConfig { prompt_cache_bytes, ..engine_config(max_streams, max_queue)? };
+    let workers = Some(num_workers(workers)?);
     let (dylib, access, logging) = (onnxruntime, to_access(access), logging.map(to_logging).transpose()?);
     let options = ServeOptions {
         bundles,

@@ -15,18 +15,23 @@ use crate::stats::{ended, rejected};
 type Number = (&'static str, &'static str, fn(&Stats) -> u64);
 type Histogram = (&'static str, &'static str, fn(&Stats) -> &Counted);
 
-const GAUGES: [Number; 4] = [
+const GAUGES: [Number; 5] = [
     ("charrnn_active_streams", "Texts that hold a slot or are parked.", |stats| stats.running as u64),
     ("charrnn_slots", "Texts that can be decoded at once.", |stats| stats.slots as u64),
     ("charrnn_queue_depth", "Texts that wait for their first slot.", |stats| stats.waiting as u64),
     ("charrnn_parked_streams", "Texts that wait for their reader to take what there is.", |stats| {
         stats.parked as u64
     }),
+    ("charrnn_prompt_cache_bytes", "What the states after prompts read before take.", |stats| {
+        stats.cache.num_bytes as u64
+    }),
 ];
 
-const COUNTERS: [Number; 2] = [
+const COUNTERS: [Number; 4] = [
     ("charrnn_chars_total", "Characters handed to readers.", |stats| stats.chunk_chars.sum),
     ("charrnn_cancelled_total", "Texts whose reader went away.", cancelled),
+    ("charrnn_prompt_cache_hits_total", "Prompts that had been read before.", |stats| stats.cache.hits),
+    ("charrnn_prompt_cache_misses_total", "Prompts that had not.", |stats| stats.cache.misses),
 ];
 
 /// From a microsecond to two minutes.

@@ -200,6 +200,7 @@ impl ResponseStream {
                     version: self.told.model().version.clone(),
                     seed: started.seed,
                     prompt_chars: started.num_prompt_tokens,
+                    cached_chars: started.num_cached_tokens,
                 })
             }
             Event::Chunk(chunk) => PbEvent::Chunk(to_pb_chunk(chunk)),

@@ -24,6 +24,9 @@ pub(crate) fn to_pb_stats(model: &Model) -> pb::ModelStats {
         first_char: to_pb_histogram(stats.first_char),
         inter_char: to_pb_histogram(stats.inter_char),
         chunk_chars: to_pb_histogram(stats.chunk_chars),
+        prompt_cache_hits: stats.cache.hits,
+        prompt_cache_misses: stats.cache.misses,
+        prompt_cache_bytes: stats.cache.num_bytes as u64,
     }
 }
 

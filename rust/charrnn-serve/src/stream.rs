@@ -151,7 +151,7 @@ mod tests {
     fn a_blocked_reader_wakes_for_an_event_and_otherwise_times_out() {
         let (mut sink, mut stream) = channel();
         assert_eq!(stream.next_timeout(Duration::from_millis(1)), Err(TimedOut));
-        let started = Event::Started(Started { seed: 1, num_prompt_tokens: 0 });
+        let started = Event::Started(Started { seed: 1, num_prompt_tokens: 0, num_cached_tokens: 0 });
         let sent = started.clone();
         let reader = thread::spawn(move || stream.next_timeout(Duration::from_secs(60)));
         sink.try_send(sent).expect("room");

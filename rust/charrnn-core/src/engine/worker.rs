@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::event::StreamError;
 use crate::model::StepModel;
+use crate::prompt_cache::PromptCache;
 use crate::sampler::Draw;
 use crate::scheduler::admission::Admission;
 use crate::scheduler::drawn::Draws;
@@ -34,6 +35,7 @@ pub(super) struct Link {
     pub(super) jobs: Receiver<Stream>,
     pub(super) admission: Arc<Admission>,
     pub(super) clock: Clock,
+    pub(super) cache: Arc<PromptCache>,
 }
 
 /// One model and the streams that run on it.
@@ -57,7 +59,12 @@ impl Worker {
         assert_eq!(spec.vocab_size, vocab.size(), "the model and its vocabulary differ in size");
         Worker {
             draws: Draws::new(spec.vocab_size),
-            scheduler: Scheduler::new(spec, config.max_streams.max(1), config.stall_timeout),
+            scheduler: Scheduler::new(
+                spec,
+                config.max_streams.max(1),
+                config.stall_timeout,
+                link.cache.clone(),
+            ),
             rescue: Rescue::new(spec),
             model,
             vocab,

@@ -73,6 +73,10 @@ pub(crate) struct Stream {
     text: TextBuffer,
     /// Symbols of the prompt given to the model.
     num_fed: usize,
+    /// The state after all of the prompt but its last symbol, if it was read before.
+    cached: Option<Arc<RowState>>,
+    /// Whether the prompt is read here, and may be looked up by others.
+    reads_prompt: bool,
     past: Past,
     /// Of a text to score, so far.
     scored: Scored,
@@ -107,11 +111,17 @@ impl Stream {
             sink,
             ticket,
             num_fed: 0,
+            cached: None,
+            reads_prompt: true,
             past,
             scored: Scored::default(),
             times: Times::new(now),
             ready_since: now,
-            outbox: VecDeque::from([Event::Started(Started { seed, num_prompt_tokens })]),
+            outbox: VecDeque::from([Event::Started(Started {
+                seed,
+                num_prompt_tokens,
+                num_cached_tokens: 0,
+            })]),
             saved: None,
             is_ended: false,
         }
@@ -157,6 +167,26 @@ impl Stream {
     pub(crate) fn count_step(&mut self, batch: usize) {
         self.times.num_steps += 1;
         self.times.batch_sum += batch as u64;
+    }
+
+    /// Begins with the last symbol of the prompt, in the state that the others lead to.
+    pub(crate) fn skip_prompt(&mut self, state: Arc<RowState>) {
+        (self.cached, self.reads_prompt) = (Some(state), false);
+        self.num_fed = self.request.prompt_tokens().len() - 1;
+        if let Some(Event::Started(started)) = self.outbox.front_mut() {
+            started.num_cached_tokens = started.num_prompt_tokens.saturating_sub(1);
+        }
+    }
+
+    pub(crate) fn take_cached(&mut self) -> Option<Arc<RowState>> {
+        self.cached.take()
+    }
+
+    /// The symbols that led to its row, if that is worth keeping: all of a prompt but the last, which is fed next.
+    pub(crate) fn prompt_to_cache(&self) -> Option<&[u32]> {
+        let is_last_fed = self.num_fed == self.request.prompt_tokens().len() && self.past.num_tokens() == 0;
+        let is_wanted = self.reads_prompt && is_last_fed && !self.is_ended;
+        is_wanted.then(|| self.request.cacheable()).flatten()
     }
 
     /// What it goes on from, if it does.

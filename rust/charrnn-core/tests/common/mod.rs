@@ -499,5 +499,5 @@ impl Rig {
 
 /// A configuration with room for `max_streams` rows and `max_queue` more streams.
 pub(crate) fn config(max_streams: usize, max_queue: usize) -> EngineConfig {
-    EngineConfig { max_streams, max_queue, stall_timeout: Duration::from_secs(30) }
+    EngineConfig { max_streams, max_queue, ..EngineConfig::default() }
 }

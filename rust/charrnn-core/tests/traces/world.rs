@@ -44,8 +44,12 @@ impl World {
             Unit::Byte => bytes(),
         };
         let stall_timeout = Duration::from_millis(trace.stall_ms);
-        let config =
-            EngineConfig { max_streams: trace.max_streams, max_queue: trace.max_queue, stall_timeout };
+        let config = EngineConfig {
+            max_streams: trace.max_streams,
+            max_queue: trace.max_queue,
+            stall_timeout,
+            ..EngineConfig::default()
+        };
         let mut rig = Rig::with_faults(trace.num_workers, vocab, config, faults(&trace));
         rig.end_token = trace.end_token;
         World {

@@ -191,6 +191,9 @@ pub struct Started {
     pub seed: u64,
     #[prost(uint32, tag = "4")]
     pub prompt_chars: u32,
+    /// Those of them that were read for another text before, and are not read again.
+    #[prost(uint32, tag = "5")]
+    pub cached_chars: u32,
 }
 /// A piece of the text; the pieces in order are the text.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -428,6 +431,14 @@ pub struct ModelStats {
     /// Characters of each chunk.
     #[prost(message, optional, tag = "16")]
     pub chunk_chars: ::core::option::Option<Histogram>,
+    /// Prompts that were found among those read before, and those that were not.
+    #[prost(uint64, tag = "17")]
+    pub prompt_cache_hits: u64,
+    #[prost(uint64, tag = "18")]
+    pub prompt_cache_misses: u64,
+    /// What the states after them take.
+    #[prost(uint64, tag = "19")]
+    pub prompt_cache_bytes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Histogram {

@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+mod cache;
 mod cancel;
 mod deadline;
 mod failure;
