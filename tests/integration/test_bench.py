@@ -251,7 +251,7 @@ def test_layers_are_ratios_of_one_another(tiny_bundle: Path) -> None:
         (["compare", "absent.json", "absent.json"], 3, "absent.json"),
         (["engine", "absent"], 3, "absent"),
         (["engine", "absent", "--streams", "x"], 2, "--streams is 'x'"),
-        (["ladder", "absent", "--streams", "4097"], 2, "numbers from 1 to 4096"),
+        (["ladder", "absent", "--streams", "1281"], 2, "numbers from 1 to 1280"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(

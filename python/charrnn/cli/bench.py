@@ -18,8 +18,8 @@ from charrnn.cli.tables import print_table
 from charrnn.errors import RequestError
 
 MAX_STREAMS = 100_000
-MAX_CLIENTS = 4096
-"""Streams of a ladder: its client in Python has a thread for each."""
+MAX_CLIENTS = 1280
+"""Streams of a ladder: its client in Python has a thread for each, and 2,048 of them wait for one another."""
 
 
 class BenchGroup(click.Group):
@@ -128,7 +128,8 @@ def engine(bundle: str, as_json: bool, **options: Any) -> None:
 def ladder(bundle: str, as_json: bool, **options: Any) -> None:
     """Measure every layer: steps, draws, engine, and clients over gRPC in Rust and in Python.
 
-    The clients read from a charrnn serve of their own, which shares the cores with them.
+    The clients read from a charrnn serve of their own, which shares the cores with them. The one in Python has
+    a thread a stream, so that there are at most 1,280.
     """
     _ladder(bundle, as_json, has_clients=True, **options)
 
