@@ -128,8 +128,8 @@ def engine(bundle: str, as_json: bool, **options: Any) -> None:
 def ladder(bundle: str, as_json: bool, **options: Any) -> None:
     """Measure every layer: steps, draws, engine, and clients over gRPC in Rust and in Python.
 
-    The clients read from a charrnn serve of their own, which shares the cores with them. The one in Python has
-    a thread a stream, so that there are at most 1,280.
+    The clients read from a charrnn serve of their own, which shares the cores with them. The one in Python
+    has a thread a stream, so that there are at most 1,280.
     """
     _ladder(bundle, as_json, has_clients=True, **options)
 
