@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import resource
 import shutil
@@ -159,17 +160,16 @@ def test_tls_to_plaintext_and_an_expired_certificate(
 
 def test_a_failed_handshake_is_a_line_and_costs_nobody_else(encrypted: Served, authority: Authority) -> None:
     host, _, port = encrypted.address.rpartition(":")
-    silent = [socket.create_connection((host, int(port))) for _ in range(50)]
-    with socket.create_connection((host, int(port))) as garbage:
+    with contextlib.ExitStack() as opened:
+        silent = [opened.enter_context(socket.create_connection((host, int(port)))) for _ in range(10)]
+        garbage = opened.enter_context(socket.create_connection((host, int(port))))
         garbage.sendall(b"GET / HTTP/1.1\r\n\r\n")
         me = "{}:{}".format(*garbage.getsockname())
         assert encrypted.wait_for(me).startswith("tls: ")
-    assert len(_text(encrypted.address, ca=authority.path)) == 200
-    assert sum(me in line for line in encrypted.lines()) == 1
-    # Those who say nothing at all are not waited for for ever.
-    assert "no handshake within" in encrypted.wait_for("tls: {}:{}: no".format(*silent[-1].getsockname()))
-    for connection in silent:
-        connection.close()
+        assert len(_text(encrypted.address, ca=authority.path)) == 200
+        assert sum(me in line for line in encrypted.lines()) == 1
+        # Those who say nothing at all are not waited for for ever.
+        assert "no handshake within" in encrypted.wait_for("tls: {}:{}: no".format(*silent[0].getsockname()))
 
 
 def test_a_server_out_of_file_descriptors_takes_connections_again(
@@ -180,11 +180,11 @@ def test_a_server_out_of_file_descriptors_takes_connections_again(
         limits = resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE)
         num_open = len(list(Path(f"/proc/{served.process.pid}/fd").iterdir()))
         resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE, (num_open + 10, limits[1]))
-        many = [socket.create_connection((host, int(port))) for _ in range(50)]
-        with pytest.raises(CharrnnError), Client(served.address, ca=authority.path, timeout=1) as client:
-            client.models()
-        for connection in many:
-            connection.close()
+        with contextlib.ExitStack() as opened:
+            for _ in range(50):
+                opened.enter_context(socket.create_connection((host, int(port))))
+            with pytest.raises(CharrnnError), Client(served.address, ca=authority.path, timeout=1) as client:
+                client.models()
         assert len(_text(served.address, ca=authority.path)) == 200
 
 
