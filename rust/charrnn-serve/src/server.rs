@@ -38,6 +38,8 @@ const MAX_STREAMS_PER_CONNECTION: u32 = 1024;
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// The longest path, and some air.
 const MAX_ADMIN_MESSAGE_BYTES: usize = 64 << 10;
+/// Streams that a client may break the rules on before its connection is closed. tonic sets no limit where hyper has one.
+const MAX_FAULTS_PER_CONNECTION: usize = 1024;
 const MAX_HEADER_BYTES: u32 = 16 << 10;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -214,6 +216,7 @@ fn transport() -> Server {
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
         .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_max_local_error_reset_streams(Some(MAX_FAULTS_PER_CONNECTION))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
 }
