@@ -55,6 +55,7 @@ class Model:
         bundle = self.bundle
         return pb.Model(
             name=bundle.name,
+            version=bundle.digest[:12],
             digest=bundle.digest,
             cell=bundle.cell,
             num_layers=bundle.num_layers,

@@ -137,9 +137,14 @@ def hangups(reload: _native.Reload) -> Iterator[None]:
         yield  # signals are the main thread's
         return
     before, had_terminal = signal.getsignal(signal.SIGHUP), _has_terminal()
+    is_gone = False
 
     def on_hangup(number: int, frame: FrameType | None) -> None:
+        nonlocal is_gone
+        if is_gone:
+            return  # a terminal goes once, however often that is said: nobody has grown impatient
         if had_terminal and callable(before) and not _has_terminal():
+            is_gone = True
             before(number, frame)
         else:
             reload.trigger()

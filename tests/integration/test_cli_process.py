@@ -106,7 +106,7 @@ def test_options_from_the_environment_and_a_file(
         (["--prompt", "dogé"], 2, "U+00E9"),
         (["--prompt", "x" * 65537], 2, "65536"),
         (["--precision", "int4"], 3, "int4"),
-        (["--chunk-chars", "5000"], 2, "chunk_chars"),
+        (["--chunk-chars", "5000"], 2, "--chunk-chars is 5000"),
     ],
 )
 def test_what_this_model_cannot_do_is_refused_in_one_line(

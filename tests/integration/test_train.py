@@ -111,8 +111,8 @@ def test_options_reach_the_model(train: Train, corpus: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("extra", "code", "message"),
     [
-        (["--hidden-size", "0"], 2, "error: hidden_size is 0: give a value from 1 to 16384"),
-        (["--max-epochs", "3"], 2, "error: max_steps 12 and max_epochs 3 exclude each other"),
+        (["--hidden-size", "0"], 2, "error: --hidden-size is 0: give a value from 1 to 16384"),
+        (["--max-epochs", "3"], 2, "error: --max-steps 12 and --max-epochs 3 exclude each other"),
         (["--lr", "fast"], 2, "error: invalid value for '--lr'"),
         (["--sample-at", "5,x"], 2, "'5,x' is no list of steps"),
         (["--batch-size", "4000"], 3, "error: corpus corpus.txt has 2000 characters: split tail"),

@@ -81,7 +81,7 @@ def test_memory_that_ends_is_told_by_what_takes_it(corpus: Path, tmp_path: Path)
     assert done.returncode == 1, done.stderr
     assert len(errors) == 1, done.stderr
     assert "out of memory" in errors[0]
-    assert "hidden_size 4096" in errors[0]
+    assert "--hidden-size 4096" in errors[0]
 
 
 @pytest.mark.slow
