@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,17 +123,18 @@ def reading_prompts(server: Server) -> Iterator[None]:
         thread.join()
 
 
-def overload(bundle: Path, seconds: float, rounds: int, max_tokens: int = 64) -> Figures:
+def overload(bundle: Path, seconds: float, rounds: int, max_tokens: int = 256) -> Figures:
     """What 64 streams in a closed loop get is what can be done; their slowest sets the SLO, times ten."""
     peaks, under, refusals = [], [], list[float]()
     with serving(bundle, ["--queue", "64"]) as server, tempfile.TemporaryDirectory() as folder:
-        first = load(server, seconds, streams=64, max_tokens=max_tokens)
+        load_to_the_end = partial(load, server, seconds, max_tokens=max_tokens, drain_s=30.0)
+        first = load_to_the_end(streams=64)
         slo = {"request_ms": 10 * first["request_ms"]["p99"]}
         for _ in range(rounds):
-            peak = load(server, seconds, streams=64, max_tokens=max_tokens, slo=slo)
+            peak = load_to_the_end(streams=64, slo=slo)
             rows = f"{folder}/rows.csv"
             rate = OVERLOAD * peak["goodput"]
-            heavy = load(server, seconds, rate=rate, max_tokens=max_tokens, slo=slo, csv=rows)
+            heavy = load_to_the_end(rate=rate, slo=slo, csv=rows)
             peaks.append(peak["goodput"])
             under.append(heavy["goodput"])
             refusals += refused_ms(Path(rows))
@@ -157,11 +159,18 @@ def refused_ms(rows: Path) -> list[float]:
         ]
 
 
-def load(server: Server, seconds: float, *, max_tokens: int = 4096, **how: Any) -> Mapping[str, Any]:
+def load(
+    server: Server, seconds: float, *, max_tokens: int = 4096, drain_s: float = 0.0, **how: Any
+) -> Mapping[str, Any]:
     """A report of ``charrnn bench``; only refusals may fail."""
     lengths = {"uniform": [max_tokens, max_tokens]}
     plan = LoadPlan(
-        address=server.address, duration_s=seconds, warmup_s=1.0, drain_s=0.0, max_tokens=lengths, **how
+        address=server.address,
+        duration_s=seconds,
+        warmup_s=1.0,
+        drain_s=drain_s,
+        max_tokens=lengths,
+        **how,
     )
     report = run_load(plan)
     strange = set(report["outcomes"]) - {"ok", "unfinished", "RESOURCE_EXHAUSTED", "dropped"}
