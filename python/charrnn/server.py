@@ -153,7 +153,8 @@ def hangups(reload: _native.Reload) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGHUP, before)
+        if not is_gone:  # what says it again may come after the server has ended
+            signal.signal(signal.SIGHUP, before)
 
 
 def _has_terminal() -> bool:

@@ -1,11 +1,14 @@
-"""Where a server may listen."""
+"""Where a server may listen, and what SIGHUP asks of it."""
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
+from charrnn import _native, server
 from charrnn.errors import RequestError
-from charrnn.server import check_listen, serve
+from charrnn.server import check_listen, hangups, serve
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "127.8.9.1:65535", "localhost:1", "[::1]:50051"])
@@ -33,3 +36,19 @@ def test_the_address_of_metrics_is_held_to_the_same_and_named() -> None:
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(RequestError, match="not host:port"):
         check_listen(address, may_leave=True)
+
+
+def test_a_terminal_is_gone_once_also_when_that_is_said_again_after_the_server_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    had, told = iter([True]), list[int]()
+    monkeypatch.setattr(server, "_has_terminal", lambda: next(had, False))
+    before = signal.signal(signal.SIGHUP, lambda number, frame: told.append(number))
+    try:
+        with hangups(_native.Reload()):
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert told == [signal.SIGHUP]
