@@ -10,7 +10,7 @@ use charrnn_core::request::{GenerateRequest, Output, Prompt};
 use charrnn_core::snapshot::Snapshot;
 use charrnn_core::vocab::{Unit, Vocab};
 use common::requests::{end, generate_request, leave_out};
-use common::{bytes, config, letters, request, solo_ending, Rig, Solo, Transcript, START};
+use common::{bytes, config, letters, request, sent, solo_ending, Rig, Solo, Transcript, START};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -87,12 +87,6 @@ fn part(
     drop(rig.engine);
     rig.workers[0].turn();
     std::mem::take(transcript.read(&reader))
-}
-
-/// As it travels.
-fn sent(snapshot: &Snapshot) -> Arc<Snapshot> {
-    let bytes = serde_json::to_vec(snapshot).expect("plain data");
-    Arc::new(serde_json::from_slice(&bytes).expect("its own bytes"))
 }
 
 /// The text of a request that is cut again and again, and how many cuts there were.

@@ -17,6 +17,7 @@ use charrnn_core::event::{
 use charrnn_core::params::SamplingParams;
 use charrnn_core::request::{GenerateRequest, Output, Prompt, ScoreRequest, Stopping, ValidRequest};
 use charrnn_core::sampler::{Context, Draw, Sampler};
+use charrnn_core::snapshot::Snapshot;
 use charrnn_core::state::StateRows;
 use charrnn_core::vocab::{Unit, Vocab};
 use charrnn_core::{ModelSpec, StateTensor, StepError, StepModel};
@@ -280,6 +281,12 @@ impl Transcript {
         let finished = self.finished.clone().unwrap_or_else(|| panic!("incomplete: {self:?}"));
         Solo { text: self.text.clone(), reason: finished.reason, matched_stop: finished.matched_stop }
     }
+}
+
+/// As it travels.
+pub(crate) fn sent(snapshot: &Snapshot) -> Arc<Snapshot> {
+    let bytes = serde_json::to_vec(snapshot).expect("plain data");
+    Arc::new(serde_json::from_slice(&bytes).expect("its own bytes"))
 }
 
 /// A complete text.

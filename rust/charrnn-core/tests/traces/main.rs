@@ -1,4 +1,5 @@
-//! Random traces of joins, leaves, slow readers, deadlines, faults and stops: every text is what it would be alone.
+//! Random traces of joins, leaves, slow readers, deadlines, faults, stops and texts that are cut and go on: every text is
+//! what it would be alone.
 //!
 //! A seed is a trace. Each run of the tests makes the same few hundred, `make fuzz-traces` others for FUZZ_SECONDS.
 
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 
-const NUM_TRACES: u64 = 400;
+const NUM_TRACES: u64 = 800;
 /// Shorter traces tried once one fails.
 const MAX_SHRINKS: u32 = 20_000;
 

@@ -4,14 +4,31 @@ use std::time::{Duration, Instant};
 
 use charrnn_core::event::{FinishReason, Finished, StreamError};
 use charrnn_core::meter::Outcome;
-use charrnn_core::request::Prompt;
+use charrnn_core::request::{GenerateRequest, Prompt};
+use charrnn_core::snapshot::Snapshot;
 
 use crate::common::requests::poison;
-use crate::common::{solo_ending, Reader, Rig, Transcript};
-use crate::trace::{Poison, Trace, Wanted};
+use crate::common::{sent, solo_ending, Reader, Rig, Transcript};
+use crate::trace::{Audience, Poison, Trace, Wanted};
+
+/// What is asked for of a text, all of it or from where it was cut.
+pub(crate) struct Rest {
+    pub(crate) wanted: Wanted,
+    uncut: GenerateRequest,
+    /// What there is.
+    text: String,
+}
+
+impl From<Wanted> for Rest {
+    fn from(wanted: Wanted) -> Self {
+        Rest { uncut: wanted.request.clone(), wanted, text: String::new() }
+    }
+}
 
 pub(crate) struct Text {
     wanted: Wanted,
+    /// The same if it had never been cut.
+    uncut: GenerateRequest,
     /// None once cancelled.
     reader: Option<Reader>,
     got: Transcript,
@@ -22,8 +39,33 @@ pub(crate) struct Text {
 }
 
 impl Text {
-    pub(crate) fn new(wanted: Wanted, reader: Reader, now: Instant) -> Self {
-        Text { wanted, reader: Some(reader), got: Transcript::default(), taken_at: now, let_go: None }
+    pub(crate) fn new(rest: Rest, reader: Reader, now: Instant) -> Self {
+        let Rest { wanted, uncut, text } = rest;
+        let got = Transcript::after(text);
+        Text { wanted, uncut, reader: Some(reader), got, taken_at: now, let_go: None }
+    }
+
+    /// What is left of it, if it was cut.
+    pub(crate) fn rest(&self, audience: Audience) -> Option<Rest> {
+        let snapshot = self.snapshot()?;
+        let request = GenerateRequest { prompt: Prompt::Resume(sent(snapshot)), ..self.uncut.clone() };
+        let (uncut, text) = (self.uncut.clone(), self.got.text.clone());
+        Some(Rest { wanted: Wanted { request, audience }, uncut, text })
+    }
+
+    /// Where it was cut, if it was and can go on.
+    pub(crate) fn snapshot(&self) -> Option<&Snapshot> {
+        self.got.finished.as_ref().filter(|_| self.is_cut())?.snapshot.as_deref()
+    }
+
+    fn is_cut(&self) -> bool {
+        let reason = self.got.finished.as_ref().map(|finished| finished.reason);
+        matches!(reason, Some(FinishReason::Deadline | FinishReason::Drained))
+    }
+
+    /// Whether it has come to its own end.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.got.finished.is_some() && !self.is_cut()
     }
 
     pub(crate) fn cancel(&mut self) {
@@ -85,33 +127,22 @@ impl Text {
 
     /// A whole text is that of the request alone, and any other the beginning of it.
     fn check_text(&self, rig: &Rig, trace: &Trace) {
-        let reason = self.got.finished.as_ref().map(|finished| finished.reason);
         if self.is_poisoned(trace) {
             assert!(self.echo(rig).starts_with(&self.got.text), "drawn from what are no numbers");
-            assert!(
-                matches!(reason, None | Some(FinishReason::Deadline)),
-                "{reason:?} of a model that failed"
-            );
+            assert!(!self.is_whole(), "{:?} of a model that failed", self.got.finished);
             return;
         }
-        let mut alone = solo_ending(&self.wanted.request, &rig.vocab, trace.end_token);
+        let mut alone = solo_ending(&self.uncut, &rig.vocab, trace.end_token);
         alone.text.insert_str(0, &self.echo(rig));
         let (got, text) = (&self.got, &self.got.text);
         assert!(alone.text.starts_with(text), "not the start of {:?}: {got:?}", alone.text);
-        if reason.is_some_and(|reason| ![FinishReason::Deadline, FinishReason::Drained].contains(&reason)) {
+        if self.is_whole() {
             assert_eq!(got.complete(), alone);
         }
     }
 
-    fn echoed(&self) -> &[u32] {
-        match &self.wanted.request.prompt {
-            Prompt::Ids(ids) if self.wanted.request.output.echo_prompt => ids,
-            _ => &[],
-        }
-    }
-
     fn echo(&self, rig: &Rig) -> String {
-        rig.vocab.decode(self.echoed())
+        rig.vocab.decode(echoed(&self.uncut))
     }
 
     /// What is told of symbols belongs to the characters that it comes with, and comes if it was asked for.
@@ -121,6 +152,7 @@ impl Text {
         let has_logprobs = output.logprobs || num_top > 0;
         let num_telling = if output.ids || has_logprobs { got.chunk_chars.len() } else { 0 };
         assert_eq!(got.pieces.len(), num_telling, "{output:?}");
+        let echoed = echoed(&self.wanted.request);
         let (mut ids, mut text) = (Vec::new(), String::new());
         for (piece, symbols) in &got.pieces {
             let num = symbols.ids.len();
@@ -128,14 +160,14 @@ impl Text {
             assert_eq!(lens, (if has_logprobs { num } else { 0 }, num * num_top), "{output:?}");
             ids.extend(&symbols.ids);
             text += piece;
-            let (of_prompt, drawn) = ids.split_at(self.echoed().len().min(ids.len()));
-            assert!(self.echoed().starts_with(of_prompt), "{of_prompt:?} is no echo");
+            let (of_prompt, drawn) = ids.split_at(echoed.len().min(ids.len()));
+            assert!(echoed.starts_with(of_prompt), "{of_prompt:?} is no echo");
             assert_eq!(rig.vocab.decode(of_prompt) + &rig.vocab.decode(drawn), text, "of other characters");
         }
     }
 
     fn check_finished(&self, finished: &Finished, rig: &Rig, trace: &Trace, is_aborted: bool) {
-        let (time, timing) = (self.wanted.time, finished.timing);
+        let (time, timing) = (self.wanted.audience.time, finished.timing);
         if let Some(time) = time.filter(|_| timing.num_steps > 0) {
             assert!(timing.queue < time, "begun when it was late: {finished:?} of {time:?}");
         }
@@ -145,7 +177,9 @@ impl Text {
             }
             FinishReason::Length => {
                 let valid = rig.valid(&self.wanted.request);
-                let num_steps = valid.prompt_tokens().len() as u64 + u64::from(valid.max_tokens()) - 1;
+                let num_before = valid.snapshot().map_or(0, |it| it.num_tokens());
+                let num_drawn = u64::from(valid.max_tokens() - num_before);
+                let num_steps = valid.prompt_tokens().len() as u64 + num_drawn - 1;
                 assert_eq!(timing.num_steps, num_steps, "steps of {finished:?}");
             }
             FinishReason::Drained => {
@@ -155,5 +189,12 @@ impl Text {
         }
         assert!(finished.snapshot.is_none() || self.wanted.request.output.snapshot, "unasked: {finished:?}");
         assert!(finished.timing.mean_batch <= trace.max_streams as f64, "{finished:?}");
+    }
+}
+
+fn echoed(request: &GenerateRequest) -> &[u32] {
+    match &request.prompt {
+        Prompt::Ids(ids) if request.output.echo_prompt => ids,
+        _ => &[],
     }
 }

@@ -12,6 +12,12 @@ use crate::common::requests::{end, generate_request, leave_out};
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
     pub(crate) request: GenerateRequest,
+    pub(crate) audience: Audience,
+}
+
+/// Who reads a text, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Audience {
     pub(crate) client: &'static str,
     /// Events that wait for the reader.
     pub(crate) capacity: usize,
@@ -25,6 +31,11 @@ pub(crate) struct Wanted {
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Submit(Box<Wanted>),
+    /// A text that was cut goes on.
+    Resume {
+        text: usize,
+        audience: Audience,
+    },
     Turn {
         worker: usize,
         count: usize,
@@ -48,6 +59,8 @@ pub(crate) enum Op {
     Stop,
     /// And what is live ends.
     Abort,
+    /// The same, and another engine takes its place.
+    Restart,
 }
 
 /// What the poison does to the model that reads it.
@@ -101,24 +114,22 @@ fn op(unit: Unit) -> impl Strategy<Value = Op> {
         60 => wanted(unit).prop_map(|wanted| Op::Submit(Box::new(wanted))),
         120 => (0usize..3, 1usize..12).prop_map(|(worker, count)| Op::Turn { worker, count }),
         80 => (0usize..16, 1usize..9).prop_map(|(text, count)| Op::Read { text, count }),
+        40 => (0usize..16, audience()).prop_map(|(text, audience)| Op::Resume { text, audience }),
         20 => (0usize..16).prop_map(|text| Op::Cancel { text }),
         40 => ms.prop_map(|ms| Op::Advance { ms }),
         15 => (0usize..3, 1usize..6).prop_map(|(worker, count)| Op::Fail { worker, count }),
         1 => Just(Op::Stop),
         1 => Just(Op::Abort),
+        5 => Just(Op::Restart),
     ]
 }
 
 fn wanted(unit: Unit) -> impl Strategy<Value = Wanted> {
+    (generate_request(unit), audience()).prop_map(|(request, audience)| Wanted { request, audience })
+}
+
+fn audience() -> impl Strategy<Value = Audience> {
     let time = prop::option::weighted(0.3, (0u64..60).prop_map(Duration::from_millis));
-    let reader = (1usize..6, any::<bool>());
-    (generate_request(unit), prop::sample::select(vec!["", "a", "b"]), reader, time).prop_map(
-        |(request, client, (capacity, keeps_place), time)| Wanted {
-            request,
-            client,
-            capacity,
-            keeps_place,
-            time,
-        },
-    )
+    (prop::sample::select(vec!["", "a", "b"]), 1usize..6, any::<bool>(), time)
+        .prop_map(|(client, capacity, keeps_place, time)| Audience { client, capacity, keeps_place, time })
 }

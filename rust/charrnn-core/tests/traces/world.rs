@@ -8,22 +8,25 @@ use charrnn_core::meter::Outcome;
 
 use crate::common::requests::poison;
 use crate::common::{bytes, letters, pipe_with, Faults, Rig};
-use crate::texts::Text;
-use crate::trace::{Op, Poison, Trace, Wanted};
+use crate::texts::{Rest, Text};
+use crate::trace::{Audience, Op, Poison, Trace};
 use charrnn_core::vocab::Unit;
 
 /// Many times what the longest text takes.
 const MAX_TURNS: usize = 5_000;
 
-/// Runs a trace to the end of all its texts.
+/// A reader without haste.
+const CALM: Audience = Audience { client: "", capacity: 99, keeps_place: true, time: None };
+
+/// Runs a trace to the end of all its texts, and then those that were cut to their own.
 ///
 /// # Panics
 /// With what is wrong.
 pub(crate) fn run(trace: Trace) {
     let mut world = World::new(trace.clone());
     trace.ops.into_iter().for_each(|op| world.apply(op));
-    world.run_out();
-    world.check();
+    world.restart();
+    world.complete();
 }
 
 struct World {
@@ -31,6 +34,8 @@ struct World {
     rig: Rig,
     stall_timeout: Duration,
     texts: Vec<Text>,
+    /// Texts of the engines before this one.
+    past: Vec<Text>,
     /// Requests refused because the queue was full, and because the engine was stopping.
     num_refused: (u64, u64),
     is_stopped: bool,
@@ -39,24 +44,12 @@ struct World {
 
 impl World {
     fn new(trace: Trace) -> Self {
-        let vocab = match trace.unit {
-            Unit::Char => letters(),
-            Unit::Byte => bytes(),
-        };
-        let stall_timeout = Duration::from_millis(trace.stall_ms);
-        let config = EngineConfig {
-            max_streams: trace.max_streams,
-            max_queue: trace.max_queue,
-            stall_timeout,
-            ..EngineConfig::default()
-        };
-        let mut rig = Rig::with_faults(trace.num_workers, vocab, config, faults(&trace));
-        rig.end_token = trace.end_token;
         World {
+            rig: rig(&trace),
+            stall_timeout: Duration::from_millis(trace.stall_ms),
             trace,
-            rig,
-            stall_timeout,
             texts: Vec::new(),
+            past: Vec::new(),
             num_refused: (0, 0),
             is_stopped: false,
             is_aborted: false,
@@ -66,7 +59,10 @@ impl World {
     fn apply(&mut self, op: Op) {
         let now = self.rig.now();
         match op {
-            Op::Submit(wanted) => self.submit(*wanted),
+            Op::Submit(wanted) => self.submit((*wanted).into()),
+            Op::Resume { text, audience } => {
+                self.rest(text, audience).into_iter().for_each(|it| self.submit(it))
+            }
             Op::Turn { worker, count } => (0..count).for_each(|_| self.turn(worker)),
             Op::Read { text, count } => self.text(text).into_iter().for_each(|text| text.read(count, now)),
             Op::Cancel { text } => self.text(text).into_iter().for_each(Text::cancel),
@@ -83,7 +79,37 @@ impl World {
                 self.rig.engine.abort();
                 (self.is_stopped, self.is_aborted) = (true, true);
             }
+            Op::Restart => {
+                self.apply(Op::Abort);
+                self.restart();
+            }
         }
+    }
+
+    /// Has another engine take the place of this one once its texts have ended, which are checked.
+    fn restart(&mut self) {
+        self.run_out();
+        self.check();
+        self.past.append(&mut self.texts);
+        self.rig = rig(&self.trace);
+        (self.num_refused, self.is_stopped, self.is_aborted) = ((0, 0), false, false);
+    }
+
+    /// What is left of the texts that were cut is what it would have been.
+    fn complete(&mut self) {
+        let rests: Vec<Rest> = self.past.iter().filter_map(|text| text.rest(CALM)).collect();
+        for rest in rests {
+            self.submit(rest);
+            self.run_out();
+        }
+        self.check();
+        assert!(self.texts.iter().all(Text::is_whole), "cut by nobody");
+    }
+
+    fn rest(&self, index: usize, audience: Audience) -> Option<Rest> {
+        let all = self.past.iter().chain(&self.texts);
+        let cut: Vec<&Text> = all.filter(|text| text.snapshot().is_some()).collect();
+        cut.get(index % cut.len().max(1))?.rest(audience)
     }
 
     fn text(&mut self, index: usize) -> Option<&mut Text> {
@@ -92,17 +118,18 @@ impl World {
     }
 
     /// Refused exactly when there is no room, or the engine stops.
-    fn submit(&mut self, wanted: Wanted) {
+    fn submit(&mut self, rest: Rest) {
         let (waiting, running) = self.rig.live();
         let capacity = self.trace.num_workers * self.trace.max_streams + self.trace.max_queue;
         let is_full = waiting + running >= capacity;
-        let (sink, reader) = pipe_with(wanted.capacity, wanted.keeps_place);
-        let deadline = wanted.time.map(|time| self.rig.now() + time);
-        let request = self.rig.valid(&wanted.request).until(deadline).of(wanted.client.into());
+        let Audience { client, capacity: room, keeps_place, time } = rest.wanted.audience;
+        let (sink, reader) = pipe_with(room, keeps_place);
+        let deadline = time.map(|time| self.rig.now() + time);
+        let request = self.rig.valid(&rest.wanted.request).until(deadline).of(client.into());
         match self.rig.engine.submit(request, sink) {
             Ok(()) => {
                 assert!(!is_full && !self.is_stopped, "admitted: {:?} live", self.rig.live());
-                self.texts.push(Text::new(wanted, reader, self.rig.now()));
+                self.texts.push(Text::new(rest, reader, self.rig.now()));
             }
             Err(SubmitError::QueueFull { .. }) => {
                 assert!(is_full && !self.is_stopped, "no room for another: {:?} live", self.rig.live());
@@ -159,6 +186,22 @@ impl World {
         assert!(stats.ended[failed] <= at_most, "{} failed of {at_most}", stats.ended[failed]);
         assert!(self.rig.engine.drain(Duration::ZERO), "not empty");
     }
+}
+
+fn rig(trace: &Trace) -> Rig {
+    let vocab = match trace.unit {
+        Unit::Char => letters(),
+        Unit::Byte => bytes(),
+    };
+    let config = EngineConfig {
+        max_streams: trace.max_streams,
+        max_queue: trace.max_queue,
+        stall_timeout: Duration::from_millis(trace.stall_ms),
+        ..EngineConfig::default()
+    };
+    let mut rig = Rig::with_faults(trace.num_workers, vocab, config, faults(trace));
+    rig.end_token = trace.end_token;
+    rig
 }
 
 fn faults(trace: &Trace) -> Faults {
