@@ -24,6 +24,24 @@ fn neighbours_leave_a_text_alone() {
     assert_eq!(rig.live(), (0, 0));
 }
 
+/// A prompt is read a symbol a step, in the batch of all others: however long it is, they lose no step to it.
+#[test]
+fn the_longest_prompt_takes_no_turn_from_its_neighbours() {
+    let mut rig = Rig::new(1, letters(), config(16, 0));
+    let wanted: Vec<_> = (0..15).map(|seed| request("a", seed, 40_000)).collect();
+    let readers: Vec<_> = wanted.iter().map(|wanted| rig.submit(wanted, usize::MAX).expect("room")).collect();
+    let long = rig.submit(&request(&"ab".repeat(32_768), 99, 3), 99).expect("room");
+    for turn in 1..=40_000 {
+        rig.turn();
+        assert_eq!(rig.rows_stepped(), 16 * turn);
+    }
+    for (wanted, reader) in wanted.iter().zip(&readers) {
+        assert_eq!(Transcript::default().read(reader).complete(), solo(wanted, &rig.vocab));
+    }
+    while rig.turn() {}
+    assert_eq!(Transcript::default().read(&long).text.len(), 3);
+}
+
 #[test]
 fn a_thousand_joins_and_leaves_ten_times_over() {
     let mut rig = Rig::new(1, letters(), config(4, 0));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use charrnn_core::limits;
 use charrnn_core::params::SamplingParams;
 use charrnn_core::request::{GenerateRequest, Output, Prompt, Stopping, ValidRequest};
 use charrnn_core::stop::START;
@@ -149,10 +150,11 @@ proptest! {
     #[test]
     fn no_number_slips_through(
         temperature: Option<f64>, top_k: Option<u32>, top_p: Option<f64>, min_p: Option<f64>,
-        max_tokens: Option<u32>, chunk_chars: Option<u32>, max_chunk_delay_ms: Option<u32>,
+        max_tokens: Option<u32>, chunk_chars: Option<u32>, max_chunk_delay_ms: Option<u32>, seed: Option<u64>,
     ) {
         let mut request = request("a");
-        request.sampling = SamplingParams { temperature, top_k, top_p, min_p, ..SamplingParams::default() };
+        request.sampling =
+            SamplingParams { temperature, top_k, top_p, min_p, seed, ..SamplingParams::default() };
         request.stopping.max_tokens = max_tokens;
         request.output = Output { chunk_chars, max_chunk_delay_ms, ..Output::default() };
         match validate(request) {
@@ -164,6 +166,37 @@ proptest! {
                 prop_assert!((1..=1_000_000).contains(&valid.max_tokens()));
                 prop_assert!((1..=4096).contains(&valid.chunk_chars()));
             }
+        }
+    }
+
+    /// The others: what is taken is within the table of limits, and no number that is none is.
+    #[test]
+    fn no_penalty_slips_through(
+        typical_p: Option<f64>, repetition_penalty: Option<f64>, frequency_penalty: Option<f64>,
+        presence_penalty: Option<f64>, penalty_window: Option<u32>, no_repeat_ngram_size: Option<u32>,
+        bias in prop::option::of((0u32..9, prop::num::f64::ANY)), min_tokens: Option<u32>,
+        top_logprobs: Option<u32>, sample_index: u32,
+    ) {
+        let mut request = request("a");
+        request.sampling = SamplingParams {
+            typical_p, repetition_penalty, frequency_penalty, presence_penalty, penalty_window,
+            no_repeat_ngram_size, logit_bias: bias.into_iter().collect(), ..SamplingParams::default()
+        };
+        request.sample_index = sample_index;
+        request.stopping.min_tokens = min_tokens;
+        request.output.top_logprobs = top_logprobs;
+        let given = [
+            (limits::TYPICAL_P, typical_p), (limits::REPETITION_PENALTY, repetition_penalty),
+            (limits::FREQUENCY_PENALTY, frequency_penalty), (limits::PRESENCE_PENALTY, presence_penalty),
+            (limits::PENALTY_WINDOW, penalty_window.map(f64::from)),
+            (limits::NO_REPEAT_NGRAM_SIZE, no_repeat_ngram_size.map(f64::from)),
+            (limits::LOGIT_BIAS, bias.map(|(_, value)| value)), (limits::MIN_TOKENS, min_tokens.map(f64::from)),
+            (limits::TOP_LOGPROBS, top_logprobs.map(f64::from)),
+        ];
+        let is_within = given.iter().all(|(limit, value)| value.is_none_or(|value| limit.check(value).is_ok()));
+        match validate(request) {
+            Err(error) => prop_assert!(!error.is_empty() && !error.contains('\n')),
+            Ok(_) => prop_assert!(is_within, "{given:?}"),
         }
     }
 }

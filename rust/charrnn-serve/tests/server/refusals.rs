@@ -2,9 +2,10 @@
 
 use crate::harness::{read_all, request, text, within_patience, FakeModel, TestServer, PATIENCE};
 use charrnn_core::engine::EngineConfig;
-use charrnn_serve::pb::{GenerateRequest, Output, Sampling, Stopping};
+use charrnn_serve::pb::{GenerateRequest, GenerateResponse, Output, Sampling, Stopping};
 use charrnn_serve::ServeError;
 use prost::bytes::{Buf, BufMut};
+use prost::Message;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
@@ -75,6 +76,25 @@ async fn an_unknown_model_is_not_found_and_the_known_ones_are_listed() {
 }
 
 #[tokio::test]
+async fn no_name_of_a_model_comes_back_as_it_was() {
+    let (server, _model) = TestServer::of(FakeModel::new()).await;
+    let mut client = server.client().await;
+    let names =
+        ["\u{1b}[31m", "\r\nx: y", "\u{202e}eman", "<b>", "é", "\0", "\u{10ffff}", "\"; x", "..", "\\"];
+    let long = names.concat().repeat(1000);
+    for name in names.into_iter().chain([long.as_str()]) {
+        for (model, version) in [(name, None), ("fake", Some(name.to_owned()))] {
+            let unknown = GenerateRequest { model: model.to_owned(), version, ..request("a", 1) };
+            let status = client.generate(unknown).await.expect_err("no such model");
+            assert_eq!(status.code(), Code::NotFound);
+            let message = status.message();
+            assert!(message.len() < 1000 && message.chars().all(|c| (' '..='~').contains(&c)), "{message:?}");
+        }
+    }
+    client.generate(request("a", 1)).await.expect("the connection lives");
+}
+
+#[tokio::test]
 async fn of_several_models_one_must_be_named() {
     let models = ["one", "two"].map(|name| FakeModel::new().into_model(name, EngineConfig::default()));
     let server = TestServer::start(models.to_vec(), PATIENCE).await;
@@ -119,6 +139,55 @@ async fn bytes_that_are_no_request_are_invalid_and_the_connection_lives() {
     let path = "/charrnn.v1.CharRnn/Generate".parse().expect("a path");
     grpc.ready().await.expect("connected");
     grpc.server_streaming(Request::new(Vec::new()), path, RawBytes).await.expect("the connection lives");
+}
+
+/// What a server answers to a message as it is: its status, and the text of a request that it takes.
+async fn answer(server: &TestServer, bytes: Vec<u8>) -> Result<String, Status> {
+    let mut grpc = tonic::client::Grpc::new(server.channel().await);
+    grpc.ready().await.expect("connected");
+    let path = "/charrnn.v1.CharRnn/Generate".parse().expect("a path");
+    let answer = grpc.server_streaming(Request::new(bytes), path, RawBytes).await?;
+    let mut messages = answer.into_inner();
+    let mut responses = Vec::new();
+    while let Some(bytes) = within_patience(messages.message()).await? {
+        responses.push(GenerateResponse::decode(&bytes[..]).expect("a response"));
+    }
+    Ok(text(&responses))
+}
+
+#[tokio::test]
+async fn a_negative_number_on_the_wire_is_out_of_range() {
+    let (server, _model) = TestServer::of(FakeModel::new()).await;
+    // Stopping's field 1: -1 as a signed program writes it, and the least of all.
+    let minus_one = [[0xff; 9].as_slice(), &[1]].concat();
+    let least = [[0x80; 9].as_slice(), &[1]].concat();
+    for (number, is_taken) in [(minus_one, false), (least, false), (vec![3], true)] {
+        let stopping = [&[0x08], number.as_slice()].concat();
+        let bytes = [&[0x5a, stopping.len() as u8], stopping.as_slice()].concat();
+        let answer = answer(&server, bytes).await.map(|text| text.len());
+        match is_taken {
+            true => assert_eq!(answer.expect("a text"), 3),
+            false => assert_eq!(answer.expect_err("refused").code(), Code::InvalidArgument),
+        }
+    }
+}
+
+/// A newer client says what this server does not know; an older one says less.
+#[tokio::test]
+async fn fields_that_nobody_knows_here_are_passed_over() {
+    let (server, _model) = TestServer::of(FakeModel::new()).await;
+    let known = request("a", 3).encode_to_vec();
+    let varint = [0xf8, 0x3e, 7]; // field 1007
+    let bytes = [&[0xfa, 0x3e, 3], b"new".as_slice()].concat();
+    let fixed = [0xf9, 0x3e, 1, 2, 3, 4, 5, 6, 7, 8];
+    for unknown in [varint.as_slice(), &bytes, &fixed] {
+        for message in [[unknown, known.as_slice()].concat(), [known.as_slice(), unknown].concat()] {
+            assert_eq!(answer(&server, message).await.expect("a text"), "bcd");
+        }
+    }
+    let oldest =
+        GenerateRequest { sampling: None, stopping: None, request_id: String::new(), ..request("a", 3) };
+    assert_eq!(answer(&server, oldest.encode_to_vec()).await.expect("a text").len(), 256);
 }
 
 /// Messages as they are.
