@@ -9,6 +9,7 @@ CharrnnError                    1   anything below
 ├── CallbackError               1   a callback of the caller's failed while a model was trained
 ├── DivergedError               4   training produced numbers that are not finite
 ├── ParityError                 5   an exported graph does not compute what the model computes
+├── EngineError                 70  decoding threads failed again and again
 └── ServerError                 1   the server ended a stream or failed
     ├── ServerBusyError         1   the server's queue is full
     └── ServerUnavailableError  69  no server answers at the address, or it is stopping
@@ -65,6 +66,12 @@ class ParityError(CharrnnError):
     """An exported graph does not compute what the model computes."""
 
     exit_code = 5
+
+
+class EngineError(CharrnnError):
+    """Decoding threads failed again and again: start the process anew."""
+
+    exit_code = 70
 
 
 class ServerError(CharrnnError):

@@ -2,7 +2,8 @@
 
 Text goes to stdout and talk to stderr. An error is one line, ``error: ...``, and an exit code: 0 done,
 1 failed, 2 wrong usage, 3 bad data, artifact or settings, 4 diverged, 5 parity or limit check failed,
-69 no server answers, 129 SIGHUP, 130 Ctrl-C, 141 nobody reads the output any more, 143 SIGTERM.
+69 no server answers, 70 the engine failed for good, 129 SIGHUP, 130 Ctrl-C, 141 nobody reads the
+output any more, 143 SIGTERM.
 """
 
 from __future__ import annotations

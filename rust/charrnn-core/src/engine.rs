@@ -131,6 +131,11 @@ impl Engine {
         self.admission.num_waiting()
     }
 
+    /// Whether one of its threads panicked again after it had begun anew; the others go on.
+    pub fn is_broken(&self) -> bool {
+        self.admission.is_broken()
+    }
+
     /// What it has done so far and is doing.
     pub fn stats(&self) -> Stats {
         Stats { cache: self.cache.stats(), ..self.admission.stats() }

@@ -105,24 +105,53 @@ fn a_dropped_engine_ends_its_streams_and_threads() {
     }
 }
 
+/// Makes the least loaded worker panic, which fails all that it has.
+fn panic(engine: &Engine, vocab: &Vocab) {
+    let bad = submit(engine, vocab, &request("h", 1, 9), 9).expect("room");
+    let error = Transcript::wait(&bad).failed;
+    assert!(matches!(&error, Some(StreamError::Model(why)) if why.contains("panicked")), "{error:?}");
+}
+
 #[test]
-fn a_panic_fails_the_streams_of_its_worker_and_spares_the_other() {
+fn after_a_panic_a_worker_begins_anew_and_after_another_it_is_gone() {
+    let faults = Faults { panic: Some(7), ..Faults::default() };
+    let (engine, vocab) = start(1, config(4, 9), faults);
+    let calm = request("abc", 1, 300);
+    for is_broken in [false, true] {
+        let beside = [(); 3].map(|()| submit(&engine, &vocab, &endless(), usize::MAX).expect("room"));
+        panic(&engine, &vocab);
+        for reader in beside {
+            let got = Transcript::wait(&reader);
+            assert!(got.failed.is_some() && solo(&request("a", 1, 1000), &vocab).text.starts_with(&got.text));
+        }
+        assert_eq!(engine.is_broken(), is_broken);
+        let next = submit(&engine, &vocab, &calm, 999);
+        match is_broken {
+            true => assert_eq!(next.err(), Some(SubmitError::Stopping)),
+            false => assert_eq!(Transcript::wait(&next.expect("room")).complete(), solo(&calm, &vocab)),
+        }
+    }
+    assert!(engine.drain(PATIENCE));
+}
+
+#[test]
+fn a_panic_spares_the_texts_of_other_workers() {
     let faults = Faults { panic: Some(7), ..Faults::default() };
     let (engine, vocab) = start(2, config(1, 9), faults);
     let calm = request("abc", 1, 300);
-    // By load: the first worker, then the second.
-    let bad = submit(&engine, &vocab, &request("h", 1, 9), 9).expect("room");
-    let good = submit(&engine, &vocab, &calm, 999).expect("room");
-    let error = Transcript::wait(&bad).failed;
-    assert!(matches!(&error, Some(StreamError::Model(why)) if why.contains("panicked")), "{error:?}");
-    assert_eq!(Transcript::wait(&good).complete(), solo(&calm, &vocab));
-    // The second worker takes them all now, until it dies as well.
+    // By load: the first worker has it, and the second one panics until it is gone.
+    let first = submit(&engine, &vocab, &endless(), usize::MAX).expect("room");
+    for _ in 0..2 {
+        panic(&engine, &vocab);
+        // It is told before its place is given back.
+        while engine.num_running() + engine.num_waiting() > 1 {
+            std::thread::yield_now();
+        }
+    }
+    assert!(engine.is_broken() && !first.is_over());
+    drop(first);
     for _ in 0..3 {
         let reader = submit(&engine, &vocab, &calm, 999).expect("room");
         assert_eq!(Transcript::wait(&reader).complete(), solo(&calm, &vocab));
     }
-    let bad = submit(&engine, &vocab, &request("h", 1, 9), 9).expect("room");
-    assert!(Transcript::wait(&bad).failed.is_some());
-    assert_eq!(submit(&engine, &vocab, &calm, 9).err(), Some(SubmitError::Stopping));
-    assert!(engine.drain(PATIENCE));
 }

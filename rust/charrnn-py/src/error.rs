@@ -91,6 +91,7 @@ impl IntoPy for ServeError {
             ServeError::Bundle(_) | ServeError::Check { .. } => "BundleError",
             ServeError::Access(_) => "ConfigError",
             ServeError::NoModels | ServeError::DuplicateModel(_) => "RequestError",
+            ServeError::Broken(_) => "EngineError",
             ServeError::Ort(_) | ServeError::Bind { .. } | ServeError::Io(_) | ServeError::Transport(_) => {
                 "CharrnnError"
             }

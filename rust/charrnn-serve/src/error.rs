@@ -45,6 +45,9 @@ pub enum ServeError {
     /// The system gave no threads or sockets.
     #[error("server cannot run: {0}")]
     Io(#[from] io::Error),
+    /// A decode thread panicked twice.
+    #[error("model {0:?} lost a decode thread, which panicked twice; the log has the messages")]
+    Broken(String),
     /// The transport gave up.
     #[error("server stopped: {0}")]
     Transport(#[from] tonic::transport::Error),

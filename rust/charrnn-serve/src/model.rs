@@ -112,6 +112,11 @@ impl Model {
         self.engine.num_waiting()
     }
 
+    /// Whether a decode thread of it is lost.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.engine.is_broken()
+    }
+
     /// What it has done so far and is doing.
     pub fn stats(&self) -> Stats {
         self.engine.stats()

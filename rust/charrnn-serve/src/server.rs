@@ -45,6 +45,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long streams that have ended may take to reach their clients. hyper's own wait has no end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How soon it shows that a decode thread is lost.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a load that was under way may take to come to its end: ONNX Runtime must not be taken down beneath it.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -82,7 +84,8 @@ pub struct Control {
 /// Serves `models` on `listeners` until `shutdown` completes, then ends in order: health says NOT_SERVING, new
 /// requests get UNAVAILABLE, running streams have `drain_timeout` to finish, the rest end with a resume token if
 /// they asked for one and with UNAVAILABLE if not, and connections close. Returns within `drain_timeout` and a few
-/// seconds whatever the clients do; a connection that would not close then goes with the runtime.
+/// seconds whatever the clients do; a connection that would not close then goes with the runtime. It ends the same way,
+/// with an error, once a decode thread is lost.
 pub async fn serve(
     listeners: impl Into<Listeners>,
     models: Vec<Model>,
@@ -134,10 +137,12 @@ pub(crate) async fn serve_checked(
     beside.spawn(reload_when_told(access.clone(), Arc::clone(&reloader), control.reload));
     server.spawn(listen(listeners.grpc, access, Arc::clone(&models), service, closing));
     notify::ready();
+    let mut outcome = Ok(());
     tokio::select! {
         ended = server.join_next() => return flatten(ended),
         () = shutdown => {}
         () = drain_asked.notified() => {}
+        name = broken(&models) => outcome = Err(ServeError::Broken(name)),
     }
     notify::stopping();
     let running: usize = models.all().iter().map(Model::num_running).sum();
@@ -149,7 +154,17 @@ pub(crate) async fn serve_checked(
     drop(close);
     let closed = tokio::time::timeout(CLOSE_TIMEOUT, server.join_next()).await.map_or(Ok(()), flatten);
     info!("stopped");
-    closed
+    outcome.and(closed)
+}
+
+/// The name of a model that has lost a decode thread, once one has.
+async fn broken(models: &Models) -> String {
+    loop {
+        if let Some(model) = models.all().iter().find(|model| model.is_broken()) {
+            return model.info().name.clone();
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
 }
 
 type Ended = Option<Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>>;

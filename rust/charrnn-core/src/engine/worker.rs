@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::event::StreamError;
-use crate::model::StepModel;
+use crate::model::{ModelSpec, StepModel};
 use crate::prompt_cache::PromptCache;
 use crate::sampler::Draw;
 use crate::scheduler::admission::Admission;
@@ -27,6 +27,10 @@ const CHUNK_DELAY: Duration = Duration::from_millis(10);
 /// This many running streams double the delay.
 const DELAY_STREAMS: u32 = 256;
 
+/// A worker that panics begins anew so many times.
+const MAX_RESTARTS: usize = 1;
+
+const PANICKED: &str = "its thread panicked; the server's log has the message";
 const RULED_OUT: &str = "the logits for this text, and what the request allows, rule out every symbol";
 
 /// What a worker shares with the engine's front.
@@ -42,6 +46,7 @@ pub(super) struct Link {
 pub struct Worker {
     model: Box<dyn StepModel>,
     vocab: Arc<Vocab>,
+    config: EngineConfig,
     draws: Draws,
     scheduler: Scheduler,
     rescue: Rescue,
@@ -59,28 +64,41 @@ impl Worker {
         assert_eq!(spec.vocab_size, vocab.size(), "the model and its vocabulary differ in size");
         Worker {
             draws: Draws::new(spec.vocab_size),
-            scheduler: Scheduler::new(
-                spec,
-                config.max_streams.max(1),
-                config.stall_timeout,
-                link.cache.clone(),
-            ),
+            scheduler: scheduler(spec, config, &link),
             rescue: Rescue::new(spec),
             model,
             vocab,
+            config: config.clone(),
             link,
         }
     }
 
-    /// Runs until the engine is dropped. After a panic its streams fail and no more come here.
+    /// Runs until the engine is dropped. After a panic its streams fail and it begins anew; after another no more come
+    /// here.
     pub fn run(mut self) {
-        let outcome = catch_unwind(AssertUnwindSafe(|| while self.turn() || self.wait() {}));
-        if outcome.is_err() {
-            self.link.admission.bury(self.link.index);
-            self.end_all(&StreamError::Model(
-                "its thread panicked; the server's log has the message".to_owned(),
-            ));
+        for num_panics in 1.. {
+            let turns = || while self.turn() || self.wait() {};
+            if catch_unwind(AssertUnwindSafe(turns)).is_ok() {
+                return;
+            }
+            let is_last = num_panics > MAX_RESTARTS;
+            if is_last {
+                self.link.admission.bury(self.link.index);
+            }
+            self.end_all(&StreamError::Model(PANICKED.to_owned()));
+            if is_last {
+                return;
+            }
+            self.begin_anew();
         }
+    }
+
+    /// With nothing of what a panic may have left half done.
+    fn begin_anew(&mut self) {
+        let spec = self.model.spec();
+        self.draws = Draws::new(spec.vocab_size);
+        self.scheduler = scheduler(spec, &self.config, &self.link);
+        self.rescue = Rescue::new(spec);
     }
 
     /// Takes every live stream one symbol further. False if no stream is in the batch: no step was run.
@@ -147,6 +165,10 @@ impl Worker {
         self.scheduler.fail_all(error, (self.link.clock)());
         self.link.admission.turns(self.link.index).num_parked.store(0, Relaxed);
     }
+}
+
+fn scheduler(spec: &ModelSpec, config: &EngineConfig, link: &Link) -> Scheduler {
+    Scheduler::new(spec, config.max_streams.max(1), config.stall_timeout, link.cache.clone())
 }
 
 /// Takes every row one symbol further: the next of its prompt, or one drawn from its logits, `(B, V)`.

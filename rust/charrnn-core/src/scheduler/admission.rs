@@ -140,6 +140,11 @@ impl Admission {
         self.loads[worker].is_dead.store(true, SeqCst);
     }
 
+    /// Whether a worker's thread is gone.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.loads.iter().any(|load| load.is_dead.load(SeqCst))
+    }
+
     /// Blocks until no stream is live; false after `timeout`.
     pub(crate) fn wait_until_empty(&self, timeout: Duration) -> bool {
         let (mutex, emptied) = &self.emptied;
@@ -218,9 +223,11 @@ mod tests {
         let mut tickets: Vec<Ticket> = (0..4).map(|_| admission.admit().expect("room")).collect();
         let workers: Vec<usize> = tickets.iter().map(Ticket::worker).collect();
         assert_eq!(workers, [0, 1, 2, 0]);
+        assert!(!admission.is_broken());
         drop(tickets.remove(1));
         admission.bury(0);
         assert_eq!(admission.admit().expect("room").worker(), 1);
+        assert!(admission.is_broken());
         (1..3).for_each(|worker| admission.bury(worker));
         assert_eq!(admission.admit().expect_err("all dead"), SubmitError::Stopping);
     }

@@ -40,6 +40,8 @@ pub(crate) struct FakeModel {
     permits: Option<mpsc::Receiver<()>>,
     /// A step that is fed this token fails.
     poison: Option<u32>,
+    /// And one that is fed this token panics.
+    fatal: Option<u32>,
     num_steps: Arc<AtomicU64>,
 }
 
@@ -53,6 +55,7 @@ impl FakeModel {
             logits: Vec::new(),
             permits: None,
             poison: None,
+            fatal: None,
             num_steps: Arc::default(),
         }
     }
@@ -65,6 +68,10 @@ impl FakeModel {
 
     pub(crate) fn poisoned_by(letter: char) -> Self {
         FakeModel { poison: SYMBOLS.find(letter).map(|index| index as u32), ..FakeModel::new() }
+    }
+
+    pub(crate) fn panicking_at(letter: char) -> Self {
+        FakeModel { fatal: SYMBOLS.find(letter).map(|index| index as u32), ..FakeModel::new() }
     }
 
     /// Skips letters: its texts are those of no other.
@@ -98,6 +105,7 @@ impl StepModel for FakeModel {
         if tokens.iter().any(|&token| Some(token) == self.poison) {
             return Err(StepError("poisoned".to_owned()));
         }
+        assert!(!tokens.iter().any(|&token| Some(token) == self.fatal), "told to panic");
         let (current, next) = state.in_out(0);
         next.iter_mut().zip(current).for_each(|(next, current)| *next = current + 1.0);
         state.flip();
