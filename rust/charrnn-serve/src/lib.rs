@@ -25,6 +25,7 @@ mod onnx;
 pub mod pb;
 mod process;
 mod reload;
+mod rest;
 mod run;
 mod score;
 mod secrets;

@@ -12,6 +12,7 @@ use charrnn_core::meter::Stats;
 
 use crate::error::{GenerateError, ServeError};
 use crate::model::{Model, ModelInfo};
+use crate::rest::has_refused;
 use crate::status::Refusal;
 use crate::token::TokenKey;
 
@@ -110,6 +111,10 @@ impl Models {
                 Ok(answer) => return Ok((model.info_shared(), answer)),
                 Err(GenerateError::Submit(SubmitError::Stopping))
                     if !self.find(name, version)?.is_same(&model) => {}
+                Err(error @ GenerateError::Submit(SubmitError::QueueFull { .. })) => {
+                    has_refused();
+                    return Err(error.into());
+                }
                 Err(error) => return Err(error.into()),
             }
         }

@@ -17,6 +17,7 @@ use crate::logs::{start_logging, Logging, READY};
 use crate::model::load_model;
 use crate::models::Models;
 use crate::reload::{Load, Source};
+use crate::rest::rest;
 use crate::server::{serve_checked, Control, Listeners};
 use crate::token::TokenKey;
 
@@ -107,7 +108,8 @@ pub fn run_server(
 
 fn runtime() -> Result<Runtime, ServeError> {
     let mut builder = Builder::new_multi_thread();
-    Ok(builder.worker_threads(NUM_IO_THREADS).thread_name("charrnn-io").enable_all().build()?)
+    let builder = builder.worker_threads(NUM_IO_THREADS).thread_name("charrnn-io").enable_all();
+    Ok(builder.on_thread_park(rest).build()?)
 }
 
 async fn bind_all(options: &ServeOptions, access: Access) -> Result<Listeners, ServeError> {
