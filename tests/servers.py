@@ -59,15 +59,20 @@ def running(command: Sequence[str | Path]) -> Iterator[str]:
     assert code == 0, f"the server exited with {code}"
 
 
-def num_texts(address: str) -> int:
-    """Texts of full length that a server of one model has made so far."""
+def stats(address: str) -> pb.ModelStats:
+    """Of a server of one model."""
     with grpc.insecure_channel(address) as channel:
         ask = channel.unary_unary(
             "/charrnn.v1.CharRnn/GetStats",
             request_serializer=pb.GetStatsRequest.SerializeToString,
             response_deserializer=pb.GetStatsResponse.FromString,
         )
-        return int(ask(pb.GetStatsRequest(), timeout=30).models[0].ended["length"])
+        return ask(pb.GetStatsRequest(), timeout=30).models[0]
+
+
+def num_texts(address: str) -> int:
+    """Texts of full length that a server of one model has made so far."""
+    return int(stats(address).ended["length"])
 
 
 def wait_for_texts(address: str, count: int) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from charrnn.cli import main
-from tests.servers import COMMAND, num_texts, run_charrnn, running_server, wait_for_texts
+from tests.servers import COMMAND, num_texts, run_charrnn, running_server, stats, wait_for_texts
 
 SHORT = ("--duration", "0.8", "--warmup", "0.2", "--max-tokens", "20..60")
 LONGER = ("--duration", "1.5", "--warmup", "0.3", "--max-tokens", "20..60")
@@ -58,13 +58,24 @@ def test_percentiles_are_those_of_the_requests(address: str, tmp_path: Path) -> 
     assert sum(int(row["chars"]) for row in rows) == pytest.approx(report["chars"], rel=0.1)
 
 
-def test_every_text_under_load_is_the_text_alone(address: str) -> None:
+@pytest.mark.parametrize("calls", [(), ("--multiplex",)])
+def test_every_text_under_load_is_the_text_alone(address: str, calls: tuple[str, ...]) -> None:
     """The last line of defence of a server that promises the same text for the same seed under any load."""
     faults = ("--cancel-fraction", "0.2", "--slow-fraction", "0.1", "--slow-read", "5")
-    report = bench(address, "--streams", "40", "--check", "--distinct", "16", *LONGER, *faults)["runs"][0]
+    check = ("--streams", "40", "--check", "--distinct", "16", *calls)
+    report = bench(address, *check, *LONGER, *faults)["runs"][0]
     assert set(report["outcomes"]) == {"ok", "cancelled"}
     assert report["outcomes"]["ok"] > 40
     assert report["slow"] > 0
+
+
+def test_what_a_client_gives_up_on_a_shared_call_is_over_on_the_server(address: str) -> None:
+    """Long texts that went on after their ends here would hold every slot at the end of the run."""
+    endless = ("--streams", "40", "--max-tokens", "65536", "--deadline", "100", "--drain", "5")
+    report = bench(address, "--multiplex", *endless, "--duration", "1", "--warmup", "0")["runs"][0]
+    assert set(report["outcomes"]) == {"DEADLINE_EXCEEDED"}
+    while (now := stats(address)).running or now.waiting:  # bounded by the test's timeout
+        time.sleep(0.02)
 
 
 def test_the_same_plan_sends_the_same_requests(address: str, tmp_path: Path) -> None:

@@ -145,6 +145,8 @@ class LoadPlan:
         check: compare every text with that of the same request alone, before the load.
         requests: end after so many.
         connections: ``None`` takes enough for the streams.
+        multiplex: send requests on calls that they share (``GenerateMany``), but for those read slowly, which
+            would hold up others.
         token: sent with every request.
         insecure: send it to another machine even where anybody on the way can read it.
 
@@ -179,6 +181,7 @@ class LoadPlan:
     requests: int | None = None
     max_active: int = MAX_ACTIVE
     connections: int | None = None
+    multiplex: bool = False
     threads: int = 1
     csv: str | None = None
     tls: Tls | None = None

@@ -127,6 +127,7 @@ class LoadCommand(click.Command):
 @click.option(
     "--connections", type=click.IntRange(1), help="Connections.", show_default="one for 512 streams"
 )
+@click.option("--multiplex", is_flag=True, help="Send requests on calls that they share, as gateways do.")
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, help="Of the generator.")
 @connection_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")

@@ -37,6 +37,7 @@ SAME = (
     "distinct",
     "max_active",
     "connections",
+    "multiplex",
     "threads",
     "csv",
     "token",

@@ -124,6 +124,7 @@ impl Options {
             requests: None,
             max_active: self.streams,
             connections: self.streams.div_ceil(1000),
+            multiplex: false,
             threads: 1,
             csv: None,
         }

@@ -17,6 +17,7 @@ use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 use crate::error::BenchError;
 use crate::plan::{Plan, Tls};
+use crate::shared::{Requests, SharedCalls, SharedText};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A server that stands still must not hold up the looks at it.
@@ -26,11 +27,31 @@ const BUFFER_BYTES: usize = 512;
 /// What a slow reader has not read has to wait at the server, not in a window of megabytes.
 const SLOW_WINDOW_BYTES: u32 = 256;
 
-/// Connections that calls take in turns, and one for slow readers.
+/// Connections that requests take in turns, and one for slow readers.
 pub(crate) struct Connections {
     channels: Vec<Channel>,
+    /// One a channel, where requests share calls.
+    shared: Vec<SharedCalls>,
     slow: Channel,
     token: Option<MetadataValue<Ascii>>,
+}
+
+/// The responses to one request.
+pub(crate) enum Responses {
+    /// On a call of its own.
+    Alone(Streaming<GenerateResponse>),
+    /// On a call with others.
+    Shared(SharedText),
+}
+
+impl Responses {
+    /// The next of them.
+    pub(crate) async fn message(&mut self) -> Result<Option<GenerateResponse>, Status> {
+        match self {
+            Responses::Alone(responses) => responses.message().await,
+            Responses::Shared(text) => text.message().await,
+        }
+    }
 }
 
 impl Connections {
@@ -42,21 +63,50 @@ impl Connections {
         let token = plan.token.as_ref().map(|token| format!("Bearer {token}").parse()).transpose();
         let token =
             token.map_err(|_| BenchError::Plan("token has characters no header may have".to_owned()))?;
-        Ok(Connections { channels, slow, token })
+        let count = if plan.multiplex { plan.connections } else { 0 };
+        let shared = (0..count).map(|_| SharedCalls::default()).collect();
+        Ok(Connections { channels, shared, slow, token })
     }
 
-    /// Starts call `number`; a `timeout` is told to the server.
+    /// Sends request `number`. A slow reader has a call of its own, which would hold up others; there a `timeout` is
+    /// told to the server.
     pub(crate) async fn generate(
         &self,
         request: GenerateRequest,
         number: u64,
         is_slow: bool,
         timeout: Option<Duration>,
+    ) -> Result<Responses, Status> {
+        let index = (number % self.channels.len() as u64) as usize;
+        match self.shared.get(index) {
+            Some(calls) if !is_slow => Ok(Responses::Shared(self.share(calls, index, number, request))),
+            _ => {
+                let channel = if is_slow { &self.slow } else { &self.channels[index] };
+                self.call(channel, request, timeout).await.map(Responses::Alone)
+            }
+        }
+    }
+
+    fn share(
+        &self,
+        calls: &SharedCalls,
+        index: usize,
+        number: u64,
+        mut request: GenerateRequest,
+    ) -> SharedText {
+        request.request_id = number.to_string();
+        calls.ask(request, |requests, call| {
+            let (channel, requests) = (self.channels[index].clone(), self.signed(requests));
+            tokio::spawn(async move { call.read(open(channel, requests).await).await });
+        })
+    }
+
+    async fn call(
+        &self,
+        channel: &Channel,
+        request: GenerateRequest,
+        timeout: Option<Duration>,
     ) -> Result<Streaming<GenerateResponse>, Status> {
-        let channel = match is_slow {
-            true => &self.slow,
-            false => &self.channels[(number % self.channels.len() as u64) as usize],
-        };
         let mut request = self.signed(request);
         timeout.into_iter().for_each(|timeout| request.set_timeout(timeout));
         let mut grpc = Grpc::new(channel.clone());
@@ -64,9 +114,7 @@ impl Connections {
         let path = PathAndQuery::from_static("/charrnn.v1.CharRnn/Generate");
         Ok(grpc.server_streaming(request, path, Lean(PhantomData)).await?.into_inner())
     }
-}
 
-impl Connections {
     /// What the server has counted of `model`; none if it does not count, or has several and none is named.
     pub(crate) async fn stats(&self, model: &str) -> Option<ModelStats> {
         let request = self.signed(GetStatsRequest { model: model.to_owned() });
@@ -85,6 +133,14 @@ impl Connections {
         }
         request
     }
+}
+
+/// A call that requests share.
+async fn open(channel: Channel, requests: Request<Requests>) -> Result<Streaming<GenerateResponse>, Status> {
+    let mut grpc = Grpc::new(channel);
+    grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let path = PathAndQuery::from_static("/charrnn.v1.CharRnn/GenerateMany");
+    Ok(grpc.streaming(requests, path, Lean(PhantomData)).await?.into_inner())
 }
 
 /// Whether somebody listens at the plan's address.

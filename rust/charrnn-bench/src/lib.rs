@@ -16,6 +16,7 @@ mod process;
 mod record;
 mod report;
 mod run;
+mod shared;
 mod split;
 mod spread;
 mod stream;

@@ -69,6 +69,8 @@ pub struct Plan {
     pub max_active: usize,
     /// Connections that requests take in turns.
     pub connections: usize,
+    /// Send requests on calls that they share (`GenerateMany`), but for those that are read slowly.
+    pub multiplex: bool,
     /// Threads of the generator.
     pub threads: usize,
     /// Where to write a line for every request.

@@ -84,6 +84,48 @@ fn errors_are_counted_by_their_code() {
 }
 
 #[test]
+fn requests_that_share_calls_are_told_apart() {
+    let address = serve(|request| match request % 4 {
+        0 => Fault::Status(Code::ResourceExhausted),
+        1 => Fault::Swap,
+        _ => Fault::None,
+    });
+    let shared = |address| Plan { multiplex: true, ..plan(address, open()) };
+    let report = run(shared(address));
+    assert_eq!(outcome(&report, "RESOURCE_EXHAUSTED"), COUNT / 4);
+    assert_eq!(outcome(&report, "ok"), COUNT - COUNT / 4);
+
+    let rule = |request| if request > 10 && request % 20 == 0 { Fault::Swap } else { Fault::None };
+    let report = run(Plan { distinct: Some(10), check: true, ..shared(serve(rule)) });
+    assert_eq!(outcome(&report, "DIFFERS"), COUNT / 20, "{:?}", report.messages);
+}
+
+#[test]
+fn a_shared_call_that_ends_takes_its_texts_along_and_another_follows() {
+    let rule = |request| match request {
+        // Some of those before are under way, some after have been sent.
+        100 => Fault::HangUp,
+        _ => Fault::Slow(Duration::from_millis(2)),
+    };
+    let report = run(Plan { multiplex: true, connections: 1, ..plan(serve(rule), open()) });
+    let (lost, whole) = (outcome(&report, "UNAVAILABLE"), outcome(&report, "ok"));
+    assert_eq!(lost + whole, COUNT, "{:?}", report.outcomes);
+    assert!((1..100).contains(&lost), "{lost} lost");
+    assert!(report.messages[0].contains("the call that the text was on has ended"), "{:?}", report.messages);
+}
+
+#[test]
+fn a_text_given_up_on_a_shared_call_leaves_the_others() {
+    let mixed = Plan { cancel_fraction: 0.5, multiplex: true, ..plan(serve(|_| Fault::None), open()) };
+    let report = run(mixed);
+    assert_eq!(outcome(&report, "cancelled") + outcome(&report, "ok"), COUNT, "{:?}", report.outcomes);
+    let silent = serve(|request| if request == 0 { Fault::None } else { Fault::Silent });
+    let deadline_ms = Some(Spread::Uniform(20, 20));
+    let report = run(Plan { deadline_ms, multiplex: true, ..plan(silent, open()) });
+    assert_eq!(outcome(&report, "DEADLINE_EXCEEDED"), COUNT);
+}
+
+#[test]
 fn a_stream_that_breaks_its_contract_is_no_success() {
     for (fault, said) in
         [(Fault::Cut, "without Finished"), (Fault::Offset, "offset"), (Fault::Count, "Finished says")]

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use charrnn_serve::pb::char_rnn_server::{CharRnn, CharRnnServer};
 use charrnn_serve::pb::generate_response::Event;
 use charrnn_serve::pb::{
     Chunk, FinishReason, Finished, GenerateRequest, GenerateResponse, GetStatsRequest, GetStatsResponse,
-    ListModelsRequest, ListModelsResponse, ScoreRequest, ScoreResponse, Started,
+    ListModelsRequest, ListModelsResponse, Refused, ScoreRequest, ScoreResponse, Started,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -41,13 +42,15 @@ pub(crate) enum Fault {
     Count,
     /// Ends the text one character early.
     Short,
+    /// Ends the call that the request came on, if others share it.
+    HangUp,
 }
 
 type Rule = dyn Fn(u64) -> Fault + Send + Sync;
 
 struct Fake {
-    rule: Box<Rule>,
-    calls: AtomicU64,
+    rule: Arc<Rule>,
+    calls: Arc<AtomicU64>,
 }
 
 /// A server that runs as long as the test; `rule` gives each call its fault.
@@ -58,7 +61,7 @@ pub(crate) fn serve(rule: impl Fn(u64) -> Fault + Send + Sync + 'static) -> Sock
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
             sender.send(listener.local_addr().expect("bound")).expect("the test waits");
-            let service = CharRnnServer::new(Fake { rule: Box::new(rule), calls: AtomicU64::new(0) });
+            let service = CharRnnServer::new(Fake { rule: Arc::new(rule), calls: Arc::default() });
             let server = tonic::transport::Server::builder().add_service(service);
             server.serve_with_incoming(TcpListenerStream::new(listener)).await.expect("served");
         });
@@ -88,9 +91,12 @@ impl CharRnn for Fake {
 
     async fn generate_many(
         &self,
-        _requests: Request<Streaming<GenerateRequest>>,
+        requests: Request<Streaming<GenerateRequest>>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
-        Err(Status::unimplemented("no load generator asks for it"))
+        let (sender, receiver) = mpsc::channel(4);
+        let fake = Fake { rule: Arc::clone(&self.rule), calls: Arc::clone(&self.calls) };
+        tokio::spawn(fake.answer_many(requests.into_inner(), sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
     async fn score(&self, _request: Request<ScoreRequest>) -> Result<Response<ScoreResponse>, Status> {
@@ -112,12 +118,34 @@ impl CharRnn for Fake {
     }
 }
 
-async fn answer(
-    request: GenerateRequest,
-    fault: Fault,
-    sender: mpsc::Sender<Result<GenerateResponse, Status>>,
-) -> Option<()> {
-    let say = |event| Ok(GenerateResponse { request_id: String::new(), event: Some(event) });
+type Sender = mpsc::Sender<Result<GenerateResponse, Status>>;
+
+impl Fake {
+    /// Each request has its fault; a cancelled text goes on, as the end of it may have been under way.
+    async fn answer_many(self, mut requests: Streaming<GenerateRequest>, sender: Sender) -> Option<()> {
+        while let Some(request) = requests.message().await.ok()? {
+            if request.cancel {
+                continue;
+            }
+            match (self.rule)(self.calls.fetch_add(1, Relaxed)) {
+                Fault::Silent => {}
+                Fault::HangUp => return None,
+                Fault::Status(code) => {
+                    let refused =
+                        Refused { code: code as i32, message: "no".to_owned(), reason: String::new() };
+                    let event = Some(Event::Refused(refused));
+                    sender.send(Ok(GenerateResponse { request_id: request.request_id, event })).await.ok()?;
+                }
+                fault => drop(tokio::spawn(answer(request, fault, sender.clone()))),
+            }
+        }
+        Some(())
+    }
+}
+
+async fn answer(request: GenerateRequest, fault: Fault, sender: Sender) -> Option<()> {
+    let request_id = request.request_id;
+    let say = |event| Ok(GenerateResponse { request_id: request_id.clone(), event: Some(event) });
     let seed = request.sampling.and_then(|sampling| sampling.seed).unwrap_or(0);
     let count = request.stopping.and_then(|stopping| stopping.max_tokens).unwrap_or(256) as u64;
     let size = u64::from(request.output.and_then(|output| output.chunk_chars).unwrap_or(16));
@@ -188,6 +216,7 @@ pub(crate) fn plan(address: SocketAddr, load: Load) -> Plan {
         requests: None,
         max_active: 1000,
         connections: 2,
+        multiplex: false,
         threads: 1,
         csv: None,
     }
