@@ -32,9 +32,10 @@ def serving_metrics(bundle: Path) -> Iterator[tuple[str, str]]:
             process.kill()
 
 
-def read(url: str) -> str:
+def read(url: str, token: str | None = None) -> str:
     """The page at ``url``, which must be there."""
-    with urllib.request.urlopen(url, timeout=30) as response:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    with urllib.request.urlopen(request, timeout=30) as response:
         return str(response.read().decode())
 
 

@@ -3,7 +3,7 @@
 CharrnnError                    1   anything below
 ├── RequestError                2   a prompt or parameter that cannot be served as given
 ├── DataError                   3   a corpus that cannot be read or is too small
-├── ConfigError                 3   settings that contradict each other or an existing run
+├── ConfigError                 3   settings that contradict each other or what there is
 ├── CheckpointError             3   a run or checkpoint that is missing, damaged or foreign
 ├── BundleError                 3   an exported model that is missing, damaged or foreign
 ├── CallbackError               1   a callback of the caller's failed while a model was trained
@@ -35,7 +35,7 @@ class DataError(CharrnnError):
 
 
 class ConfigError(CharrnnError):
-    """Settings that contradict each other or an existing run."""
+    """Settings that contradict each other, an existing run or what there is on this machine."""
 
     exit_code = 3
 

@@ -88,9 +88,9 @@ def serve(
 
     Raises:
         RequestError: an address that cannot be listened on as asked, or options that need another.
-        ConfigError: a certificate, key or list of tokens that is not right.
+        ConfigError: a certificate, key or list of tokens that is not right, or an address that is taken.
         BundleError: a bundle that cannot be opened.
-        CharrnnError: the port is in use.
+        EngineError: a decode thread panicked twice.
     """
     check_files(tls_cert, tls_key, client_ca)
     may_leave = insecure or (tls_cert is not None and (client_ca is not None or token_file is not None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import resource
 import socket
 import struct
 import threading
@@ -21,6 +22,7 @@ from tests.replicas import PATIENCE_S, Replica, eventually, replica
 
 MAX_GROWTH_BYTES = 50 << 20
 LENGTH = 3_000
+MAX_CONNECTIONS = 10_000
 HEADER_END = 4
 
 
@@ -248,6 +250,46 @@ def test_another_clients_texts_are_right_and_memory_stays(
     grown = server.peak_bytes() - before
     print(f"grown by {grown >> 10} KiB")
     assert grown < MAX_GROWTH_BYTES
+
+
+def test_ten_thousand_idle_connections_and_no_more(tiny_bundle: Path, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < MAX_CONNECTIONS + 500:
+        pytest.skip(f"only {hard} open files are allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        with replica(tiny_bundle, tmp_path) as server, Client(server.address) as client:
+            _idle_connections(server, client)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _idle_connections(server: Replica, client: Client) -> None:
+    expected = read(client)
+    open_files = Path(f"/proc/{server.process.pid}/fd")
+    num_before, before = len(list(open_files.iterdir())), server.peak_bytes()
+    host, port = server.address.split(":")
+    idle = []
+    for _ in range(MAX_CONNECTIONS + 50):  # those beyond the cap wait in the system's queue
+        idle.append(socket.create_connection((host, int(port))))
+        idle[-1].sendall(frames.PREFACE + frame(frames.SETTINGS))
+    eventually(
+        "all that may be are open",
+        lambda: len(list(open_files.iterdir())) >= num_before + MAX_CONNECTIONS - 1,
+    )
+    assert read(client) == expected
+    grown = server.peak_bytes() - before
+    print(f"{grown / MAX_CONNECTIONS / 1024:.1f} KiB a connection")
+    assert grown < 32 * 1024 * MAX_CONNECTIONS
+    assert len(list(open_files.iterdir())) <= num_before + MAX_CONNECTIONS
+    used = server.cpu_s()
+    time.sleep(2)
+    print(f"{(server.cpu_s() - used) / 2:.2f} cores while they are idle")
+    for item in idle:
+        item.close()
+    with Client(server.address) as another:
+        assert read(another) == expected
+    eventually("none is left", lambda: len(list(open_files.iterdir())) < num_before + 50)
 
 
 def test_without_file_descriptors_it_serves_the_connections_it_has(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from charrnn import Engine
 
 PROMPT, LENGTH, SEED = "The ", 400, 5
+SETTINGS = f"PROMPT, LENGTH, SEED = {PROMPT!r}, {LENGTH}, {SEED}\n"
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +23,7 @@ def text(tiny_bundle: Path) -> str:
 
 def program(source: str, bundle: Path) -> subprocess.Popen[str]:
     """Python with ``bundle`` as its only argument and a text's three settings by their names."""
-    settings = f"PROMPT, LENGTH, SEED = {PROMPT!r}, {LENGTH}, {SEED}\n"
-    command = [sys.executable, "-c", settings + source, str(bundle)]
+    command = [sys.executable, "-c", SETTINGS + source, str(bundle)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -71,24 +71,31 @@ def write(path, results):
     with Engine(path, workers=1) as engine:
         results.put(engine.generate(PROMPT, max_tokens=LENGTH, seed=SEED).read())
 
-with Engine(sys.argv[1], workers=1) as engine:  # what it started lives in the parent alone
-    engine.generate(PROMPT, max_tokens=1).read()
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    children = [context.Process(target=write, args=(sys.argv[1], results)) for _ in range(3)]
-    for child in children:
-        child.start()
-    texts = {results.get() for _ in children}
-    for child in children:
-        child.join()
-    assert [child.exitcode for child in children] == [0, 0, 0]
-    assert len(texts) == 1
-    print(texts.pop(), end="")
+if __name__ == "__main__":
+    with Engine(sys.argv[1], workers=1) as engine:  # what it started lives in the parent alone
+        engine.generate(PROMPT, max_tokens=1).read()
+        context = multiprocessing.get_context(METHOD)
+        results = context.Queue()
+        children = [context.Process(target=write, args=(sys.argv[1], results)) for _ in range(3)]
+        for child in children:
+            child.start()
+        texts = {results.get() for _ in children}
+        for child in children:
+            child.join()
+        assert [child.exitcode for child in children] == [0, 0, 0]
+        assert len(texts) == 1
+        print(texts.pop(), end="")
 """
 
 
-def test_forked_children_make_engines_of_their_own(tiny_bundle: Path, text: str) -> None:
-    assert output(CHILDREN, tiny_bundle) == text
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_children_make_engines_of_their_own(
+    tiny_bundle: Path, text: str, tmp_path: Path, method: str
+) -> None:
+    (file := tmp_path / "children.py").write_text(f"METHOD = {method!r}\n{SETTINGS}{CHILDREN}")
+    command = [sys.executable, str(file), str(tiny_bundle)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert (done.returncode, done.stdout) == (0, text), done.stderr
 
 
 THREADS = """
@@ -141,3 +148,28 @@ def test_an_interpreter_may_end_while_texts_run(tiny_bundle: Path, text: str) ->
 def test_a_text_ends_with_an_engine_that_nobody_holds(tiny_bundle: Path) -> None:
     source = ENDLESS + "del engine\nassert next(stream).text\nstream.close()\nprint('closed')\n"
     assert output(source, tiny_bundle).endswith("closed\n")
+
+
+SERVER = """
+import sys, threading
+from charrnn import Client
+from charrnn.server import serve
+addresses, ready = [], threading.Event()
+
+def begin(address):
+    addresses.append(address)
+    ready.set()
+
+def run():
+    serve([sys.argv[1]], listen="127.0.0.1:0", workers=1, on_ready=begin)
+
+threading.Thread(target=run, daemon=True).start()
+ready.wait()
+client = Client(addresses[0])
+stream = client.generate(PROMPT, max_tokens=1_000_000, seed=SEED)
+print(next(stream).text)
+"""
+
+
+def test_an_interpreter_may_end_while_it_serves(tiny_bundle: Path, text: str) -> None:
+    assert text.startswith(output(SERVER, tiny_bundle).rstrip("\n"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,18 +130,3 @@ def test_a_second_signal_acts_at_once(tiny_bundle: Path, number: signal.Signals,
         process.send_signal(number)
         assert process.wait(60) == code
         stream.close()
-
-
-def test_a_port_in_use_is_told_in_one_line(tiny_bundle: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        done = run_charrnn("serve", tiny_bundle, "--listen", address)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert done.stderr.startswith("error: ")
-    assert address in done.stderr
-
-
-def test_two_models_of_one_name_are_refused(tiny_bundle: Path) -> None:
-    done = run_charrnn("serve", tiny_bundle, tiny_bundle, "--listen", "127.0.0.1:0")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "tiny" in done.stderr

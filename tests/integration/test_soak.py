@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,21 @@ from tests.scrapes import read, series, serving_metrics
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
 ROUND_S = 20.0
+DISTINCT = 16
+TEXTS_A_CLIENT = 8
+REASONS = (
+    "length",
+    "stop",
+    "match",
+    "end",
+    "deadline",
+    "drained",
+    "scored",
+    "cancelled",
+    "failed",
+    "stopped",
+    "stalled",
+)
 
 # A client that asks for much and is killed in the midst of it.
 DOOMED = """
@@ -70,7 +86,7 @@ def load(address: str, seed: int) -> Mapping[str, Any]:
         slow_read_ms=50.0,
         deadline_ms={"uniform": [5, 20_000]},
         check=True,
-        distinct=16,
+        distinct=DISTINCT,
     )
     return run_load(plan)
 
@@ -79,12 +95,14 @@ def load(address: str, seed: int) -> Mapping[str, Any]:
 @pytest.mark.timeout(SECONDS * 2 + 600)
 def test_nothing_leaks_and_all_is_counted(tiny_bundle: Path) -> None:
     begun, rss, fds = time.monotonic(), list[float](), list[float]()
+    told = Counter[str]()
     with serving_metrics(tiny_bundle) as (address, url):
         crashing = Crashing(address)
         try:
             while time.monotonic() < begun + SECONDS or len(rss) < 6:
                 outcomes = load(address, seed=len(rss))["outcomes"]
                 assert not set(outcomes) - {"ok", "cancelled", "DEADLINE_EXCEEDED"}, outcomes
+                told.update(outcomes)
                 now = series(read(url))
                 rss.append(now["process_resident_memory_bytes"])
                 fds.append(now["process_open_fds"])
@@ -96,3 +114,10 @@ def test_nothing_leaks_and_all_is_counted(tiny_bundle: Path) -> None:
     assert max(rss[len(rss) // 2 :]) < 1.1 * max(rss[: len(rss) // 2]) + 2**22
     assert max(fds[len(fds) // 2 :]) <= max(fds[: len(fds) // 2]) + 8
     assert last['charrnn_queue_depth{model="tiny"}'] == 0
+    ended = {reason: last[f'charrnn_requests_total{{model="tiny",reason="{reason}"}}'] for reason in REASONS}
+    # Every text is counted once: of the rounds, of those they are compared with, and of killed clients.
+    num_killed, num_alone = TEXTS_A_CLIENT * crashing.num_killed, sum(ended.values()) - sum(told.values())
+    num_alone -= num_killed
+    assert 0 <= num_alone <= len(rss) * (DISTINCT + 1), (ended, told, num_killed)
+    assert ended["cancelled"] >= num_killed
+    assert not any(ended[reason] for reason in ("failed", "stopped", "stalled", "drained", "scored")), ended

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from charrnn import AsyncClient, Client
 from charrnn.admin import Admin
 from charrnn.errors import RequestError, ServerBusyError, ServerError
 from tests.certificates import Authority, Served, serving, tls_options
+from tests.scrapes import read
 from tests.servers import run_charrnn
 
 ALICE, BOB, WRONG, ROOT = (f"{name}-0123456789abcdef" for name in ("alice", "bob", "wrong", "root"))
@@ -181,20 +181,13 @@ def test_tokens_change_while_a_text_goes_on(served: Served, tokens: Path) -> Non
         assert sum(len(next(live).text) for _ in range(100)) >= 100
 
 
-def _read(url: str, token: str | None) -> str:
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    request = urllib.request.Request(url, headers=headers)
-    with urllib.request.urlopen(request, timeout=60) as response:
-        return str(response.read().decode())
-
-
 def test_metrics_want_a_token_and_healthz_does_not(served: Served) -> None:
     for token in (None, WRONG):
         with pytest.raises(urllib.error.HTTPError, match="401") as refused:
-            _read(served.metrics, token)
+            read(served.metrics, token)
         refused.value.close()
-    assert "charrnn_slots" in _read(served.metrics, ALICE)
-    assert _read(served.metrics.removesuffix("/metrics") + "/healthz", None) == "serving\n"
+    assert "charrnn_slots" in read(served.metrics, ALICE)
+    assert read(served.metrics.removesuffix("/metrics") + "/healthz", None) == "serving\n"
 
 
 def test_a_client_has_so_many_texts_at_once(tiny_bundle: Path, tokens: Path, tmp_path: Path) -> None:

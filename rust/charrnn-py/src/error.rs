@@ -89,12 +89,10 @@ impl IntoPy for ServeError {
     fn class(&self) -> &'static str {
         match self {
             ServeError::Bundle(_) | ServeError::Check { .. } => "BundleError",
-            ServeError::Access(_) => "ConfigError",
+            ServeError::Access(_) | ServeError::Bind { .. } => "ConfigError",
             ServeError::NoModels | ServeError::DuplicateModel(_) => "RequestError",
             ServeError::Broken(_) => "EngineError",
-            ServeError::Ort(_) | ServeError::Bind { .. } | ServeError::Io(_) | ServeError::Transport(_) => {
-                "CharrnnError"
-            }
+            ServeError::Ort(_) | ServeError::Io(_) | ServeError::Transport(_) => "CharrnnError",
         }
     }
 }

@@ -56,6 +56,7 @@ pub enum ServeError {
 fn bind_advice(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::AddrInUse => "; stop the program that holds the port or choose another",
+        io::ErrorKind::AddrNotAvailable => "; give an address of this machine",
         io::ErrorKind::InvalidInput => "; give HOST:PORT, for instance 127.0.0.1:50051",
         _ => "",
     }

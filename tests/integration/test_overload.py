@@ -1,0 +1,126 @@
+"""More than can be done: what is admitted is whole, the rest is refused at once, and nobody is starved."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from charrnn import Client
+from charrnn.bench.load import run_load
+from charrnn.bench.plan import LoadPlan
+from charrnn.errors import ServerBusyError
+from tests.certificates import Served, serving
+from tests.replicas import eventually
+from tests.scrapes import read, series
+
+SLOTS, QUEUE = 8, 32
+LENGTH = 400
+NUM_GREEDY = 1_000
+GREEDY, POLITE = "greedy-0123456789abcdef", "polite-0123456789abcdef"
+
+
+@contextmanager
+def full(bundle: Path, folder: Path, queue: int, *options: str) -> Iterator[Served]:
+    """A server that is soon full."""
+    with serving(
+        bundle, folder / "log", "--max-streams", str(SLOTS), "--queue", str(queue), *options
+    ) as served:
+        yield served
+
+
+def value(served: Served, name: str, token: str | None = None) -> float:
+    return series(read(served.metrics, token))[f'charrnn_{name}{{model="tiny"}}']
+
+
+def load(served: Served, **how: float) -> LoadPlan:
+    return LoadPlan(
+        address=served.address,
+        warmup_s=0.0,
+        duration_s=3.0,
+        max_tokens={"uniform": [LENGTH, LENGTH]},
+        check=True,
+        distinct=8,
+        **how,  # type: ignore[arg-type]
+    )
+
+
+def test_ten_times_what_can_be_done(tiny_bundle: Path, tmp_path: Path) -> None:
+    """How much of the best is still done is printed; ``benches/strain.py`` measures it on an idle machine."""
+    depths: list[float] = []
+    is_over = threading.Event()
+    with full(tiny_bundle, tmp_path, QUEUE) as served:
+
+        def watch() -> None:
+            while not is_over.is_set():
+                depths.append(value(served, "queue_depth"))
+                time.sleep(0.05)
+
+        peak = run_load(load(served, streams=SLOTS))
+        done = peak["outcomes"]
+        assert set(done) == {"ok"}
+        watching = threading.Thread(target=watch)
+        watching.start()
+        try:
+            report = run_load(load(served, rate=10 * done["ok"] / peak["window_s"]))
+        finally:
+            is_over.set()
+            watching.join()
+        outcomes = report["outcomes"]
+        assert set(outcomes) == {"ok", "RESOURCE_EXHAUSTED"}, outcomes
+        # Parked texts have no slot and still count as under way, so the queue takes theirs.
+        assert max(depths) <= SLOTS + QUEUE
+        assert max(depths) > 0
+        eventually("all are over", lambda: value(served, "active_streams") == 0)
+        p99 = report["request_ms"]["p99"]
+        print(f"{report['goodput'] / peak['goodput']:.2f} of the best, p99 {p99:.0f} ms; {outcomes}")
+
+
+def tokens(folder: Path) -> str:
+    path = folder / "tokens"
+    path.touch(0o600)
+    path.write_text(f"greedy:{GREEDY}\npolite:{POLITE}\n")
+    return str(path)
+
+
+def test_a_client_of_a_thousand_texts_leaves_turns_to_one_of_few(tiny_bundle: Path, tmp_path: Path) -> None:
+    with (
+        full(tiny_bundle, tmp_path, NUM_GREEDY, "--token-file", tokens(tmp_path)) as served,
+        Client(served.address, token=GREEDY) as greedy,
+        Client(served.address, token=POLITE) as polite,
+        ExitStack() as opened,
+    ):
+        # They are not read: each is made, or parked, and what waits is the greedy one's.
+        for i in range(NUM_GREEDY):
+            opened.enter_context(greedy.generate(max_tokens=20_000, seed=i))
+        alone = polite.generate(max_tokens=LENGTH, seed=1).read()
+        waiting = value(served, "queue_depth", POLITE)
+        print(f"{waiting:.0f} texts of the greedy client still wait")
+        assert waiting > NUM_GREEDY / 2
+        with ThreadPoolExecutor(4) as pool:
+            texts = pool.map(lambda _: polite.generate(max_tokens=LENGTH, seed=1).read(), range(8))
+            assert list(texts) == [alone] * 8
+
+
+def test_who_has_all_that_one_may_have_is_refused_and_another_is_not(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    cap = ("--max-streams-per-client", "4", "--token-file", tokens(tmp_path))
+    with (
+        full(tiny_bundle, tmp_path, QUEUE, *cap) as served,
+        Client(served.address, token=GREEDY) as greedy,
+        Client(served.address, token=POLITE) as polite,
+        ExitStack() as opened,
+    ):
+        refused = 0
+        for i in range(50):
+            try:
+                stream = opened.enter_context(greedy.generate(max_tokens=1_000_000, seed=i))
+                next(stream)
+            except ServerBusyError:
+                refused += 1
+        assert refused == 46
+        assert len(polite.generate(max_tokens=LENGTH).read()) == LENGTH
