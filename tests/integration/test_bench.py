@@ -293,7 +293,8 @@ class _Silent(http.server.BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def strangers() -> Iterator[dict[str, str]]:
     """Addresses of servers that are not charrnn's."""
-    web = http.server.HTTPServer(("127.0.0.1", 0), _Silent)
+    # A thread each: the connection of the attempt before would hold up the one that asks what this is.
+    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Silent)
     threading.Thread(target=web.serve_forever, daemon=True).start()
     other = grpc.server(ThreadPoolExecutor(1))
     port = other.add_insecure_port("127.0.0.1:0")
