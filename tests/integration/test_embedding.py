@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -141,12 +142,39 @@ def test_ctrl_c_ends_the_reading_of_a_text(tiny_bundle: Path) -> None:
     assert err.rstrip().endswith("KeyboardInterrupt")
 
 
+WAITING = """
+import sys, threading
+from charrnn import Engine
+engine = Engine(sys.argv[1], workers=1, max_streams=1)
+busy = [engine.generate(max_tokens=1_000_000) for _ in range(20)]
+next(busy[0])
+for stream in busy:
+    threading.Thread(target=stream.read, daemon=True).start()
+waiting = engine.generate(PROMPT, max_tokens=LENGTH, seed=SEED)
+print("waiting", flush=True)
+waiting.read()  # in Rust: others have the only slot, one after the other
+"""
+
+
+def test_ctrl_c_ends_the_wait_for_a_text(tiny_bundle: Path) -> None:
+    with program(WAITING, tiny_bundle) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "waiting\n"
+        time.sleep(0.5)
+        assert running.poll() is None
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=60)
+    assert running.returncode == -signal.SIGINT
+    assert err.rstrip().endswith("KeyboardInterrupt")
+
+
 def test_an_interpreter_may_end_while_texts_run(tiny_bundle: Path, text: str) -> None:
     assert text.startswith(output(ENDLESS, tiny_bundle).rstrip("\n"))
 
 
-def test_a_text_ends_with_an_engine_that_nobody_holds(tiny_bundle: Path) -> None:
-    source = ENDLESS + "del engine\nassert next(stream).text\nstream.close()\nprint('closed')\n"
+def test_a_text_keeps_the_engine_that_nobody_else_holds(tiny_bundle: Path) -> None:
+    # More than what waits for a reader.
+    source = ENDLESS + "del engine\nfor _ in range(200):\n    assert next(stream).text\nprint('closed')\n"
     assert output(source, tiny_bundle).endswith("closed\n")
 
 
