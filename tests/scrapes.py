@@ -55,7 +55,7 @@ def promtool(*arguments: str | Path, text: str | None = None) -> subprocess.Comp
     """``promtool ARGUMENTS`` with ``text`` on its stdin; the test is skipped where there is none."""
     path = os.pathsep.join([os.environ["PATH"], str(Path.home() / "go" / "bin")])
     if (tool := shutil.which("promtool", path=path)) is None:
-        pytest.skip("promtool, which comes with Prometheus, is not installed")
+        pytest.skip("promtool is not installed: it comes with Prometheus")
     return subprocess.run(
         [tool, *map(str, arguments)], input=text, capture_output=True, text=True, timeout=60, check=False
     )
