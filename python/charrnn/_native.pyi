@@ -14,7 +14,7 @@ Scored: TypeAlias = tuple[Literal["scored"], int, float, Symbols | None]
 Timing: TypeAlias = tuple[int, int, int, int, float]
 Finished: TypeAlias = tuple[
     Literal["finished"],
-    Literal["length", "stop", "match", "end", "deadline", "drained"],
+    Literal["length", "stop", "match", "end", "deadline", "drained", "stalled"],
     str | None,
     int,
     Timing,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Unpack
 
@@ -20,7 +21,8 @@ from charrnn.addresses import check_address
 from charrnn.calls import GenerateFields, ScoreFields, Settings, request_of
 from charrnn.channels import Channels
 from charrnn.errors import CharrnnError, ServerError
-from charrnn.resuming import DrainedError, Progress
+from charrnn.many import Answer, AsyncCall, Request
+from charrnn.resuming import HandedOverError, Progress
 from charrnn.sampler import SamplingParams
 from charrnn.score import Score
 from charrnn.stream import Chunk, Event, Finished, Started
@@ -75,6 +77,36 @@ class AsyncClient:
         request = request_of(prompt, params, fields, resumes=settings.resume_s > 0)
         progress = Progress(request, settings.timeout, settings.resume_s)
         return AsyncStream(self._channels, settings, progress)
+
+    async def generate_many(
+        self, requests: Iterable[Request] | AsyncIterable[Request]
+    ) -> AsyncGenerator[Answer, None]:
+        """Ask for many texts on one call, as ``charrnn.Client.generate_many`` does.
+
+        Args:
+            requests: as there, or asynchronous ones: a queue's, for instance, that this loop fills. A task of
+                this loop reads them, so plain ones must not wait.
+
+        Yields:
+            What happened to the text of an id: ``Started``, ``Chunk``..., ``Finished``; or, as the last of
+            it, the error that ``generate`` would have raised. A loop that is left early leaves the call to
+            garbage collection; ``contextlib.aclosing`` ends it, with all its texts, at once.
+
+        Raises:
+            RequestError: a parameter out of its limits.
+            ServerBusyError, ServerUnavailableError, ServerError: what ended the whole call.
+        """
+        call = AsyncCall(self._channels, requests, self._settings.timeout)
+        try:
+            async with aclosing(call.answers()) as answers:
+                async for answer in answers:
+                    yield answer
+        except grpc.RpcError as error:
+            raise await _told(self._settings, error) from error
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            raise ServerError("the client was closed before the texts were complete") from None
 
     async def models(self) -> list[Model]:
         """The models this server holds.
@@ -245,7 +277,7 @@ async def _events(call: _Call, progress: Progress) -> AsyncIterator[Event]:
                 if (event := progress.take(response)) is not None:
                     yield event
             return
-        except (grpc.RpcError, DrainedError) as error:
+        except (grpc.RpcError, HandedOverError) as error:
             if (pause := progress.pause_after(error)) is None:
                 raise
             await asyncio.sleep(pause)

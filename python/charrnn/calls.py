@@ -76,10 +76,11 @@ class GenerateFields(SamplingFields, total=False):
     in its place, at most 20. ``echo``: the prompt comes first, as a part of the text.
 
     ``resumable``: end with a ``finished.resume_token`` where the text could go on: at ``max_tokens``, at the
-    timeout, and when the server stops. A text that may have 4096 characters asks for it anyway, to go on
-    elsewhere without being made from its beginning. ``resume_token``: of a text, which goes on; beside it
-    neither a prompt nor parameters are given, but ``max_tokens`` of the whole text may be. The first chunk's
-    ``offset`` says how much of the text stays: all, but where ``max_tokens`` cut what may be a stop string.
+    timeout, when the server stops, and when its reader took nothing for too long. A text that may have 4096
+    characters asks for it anyway, to go on without being made from its beginning. ``resume_token``: of a
+    text, which goes on; beside it neither a prompt nor parameters are given, but ``max_tokens`` of the whole
+    text may be. The first chunk's ``offset`` says how much of the text stays: all, but where ``max_tokens``
+    cut what may be a stop string. ``logprobs`` are NaN for symbols that a stop string held back at the cut.
     """
 
     model: str

@@ -15,15 +15,14 @@ import grpc
 from charrnn._pb import charrnn_pb2 as pb
 from charrnn.access import Access, ConnectionFields
 from charrnn.addresses import check_address
-from charrnn.calls import Asked, GenerateFields, ScoreFields, Settings, one_of_many, refusal, request_of
+from charrnn.calls import GenerateFields, ScoreFields, Settings, request_of
 from charrnn.channels import Channels
-from charrnn.errors import CharrnnError
-from charrnn.many import Call
+from charrnn.many import Answer, Call, Request
 from charrnn.resuming import Progress, Text
 from charrnn.sampler import SamplingParams
 from charrnn.score import Score
 from charrnn.stream import Event, Finished, Stream
-from charrnn.wire import Model, method, to_event, to_model, to_score, to_score_request
+from charrnn.wire import Model, method, to_model, to_score, to_score_request
 
 __all__ = ["Client", "Model"]
 
@@ -98,13 +97,13 @@ class Client:
         text = Text(self._channels, progress)
         return Stream(self._events(text), text.cancel)
 
-    def generate_many(
-        self, requests: Iterable[tuple[str, Asked | None]]
-    ) -> Generator[tuple[str, Event | CharrnnError], None, None]:
+    def generate_many(self, requests: Iterable[Request]) -> Generator[Answer, None, None]:
         """Ask for many texts on one call; for thousands at once that is lighter than a call each.
 
         The call ends once ``requests`` have and all texts have; closing the iterator ends it with all of
-        them. A call whose server is lost is not resumed.
+        them. A call whose server is lost is not resumed. Answers of all texts come in the order in which
+        they are read here: what is not read waits with the server, which makes no more of it than a few
+        dozen chunks of each text, and after its stall timeout gives the texts up.
 
         Args:
             requests: an id of the caller's, unique among the texts that have not ended, and what to ask
@@ -125,15 +124,10 @@ class Client:
             ...     if isinstance(event, Chunk):
             ...         texts[name] += event.text
         """
-        messages = (one_of_many(*request) for request in requests)
-        call = Call(self._channels, messages, self._settings.timeout)
+        call = Call(self._channels, requests, self._settings.timeout)
         try:
-            with closing(call.responses()) as responses:
-                for response in responses:
-                    if response.WhichOneof("event") == "refused":
-                        yield response.request_id, refusal(response.refused)
-                    elif event := to_event(response):
-                        yield response.request_id, event
+            with closing(call.answers()) as answers:
+                yield from answers
         except grpc.RpcError as error:
             raise self._settings.error(error) from error
 

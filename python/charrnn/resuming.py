@@ -2,7 +2,8 @@
 
 A text depends only on the model, the prompt, the parameters and the seed. So another server, or the same one
 started anew, gives the same text for the seed that the first one told; what was read already is left out. A
-server that stops in order gives a token besides, with which one of the same key goes on where it stopped.
+server that stops in order, or gives up a slow reader, gives a token besides, with which one of the same key
+goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -26,17 +27,19 @@ OTHER_TEXT = "the server was lost, and the one there now gives another text for 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
 # A server with another key or another model says this of a token.
 _TOKEN_REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
+# The reasons of a text that goes on with the token it ends with.
+_HANDED_OVER = ("drained", "stalled")
 # What gRPC and proxies say of a connection that broke under a call, besides UNAVAILABLE.
 _BROKEN = ("rst_stream", "connection reset", "stream removed", "goaway", "socket closed")
 
 
-class DrainedError(ServerUnavailableError):
-    """The server stopped, and handed the text over."""
+class HandedOverError(ServerUnavailableError):
+    """The server stopped, or found the reader too slow, and handed the text over."""
 
 
 def is_lost(error: Any) -> bool:
     """Whether a call ended because its server, or the way to it, went away."""
-    if isinstance(error, DrainedError):
+    if isinstance(error, HandedOverError):
         return True
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return False  # its details may speak of a stream that was removed
@@ -73,7 +76,7 @@ class Progress:
 
         Raises:
             ServerError: another server began another text.
-            DrainedError: the server handed the text over.
+            HandedOverError: the server handed the text over.
         """
         event = to_event(response)
         match event:
@@ -85,10 +88,10 @@ class Progress:
                 event = self._new_part(event)
             case Finished() if event.num_chars < self._num_known:
                 raise ServerError(OTHER_TEXT)
-            case Finished() if event.reason == "drained" and event.resume_token and self._resume_s:
+            case Finished() if event.reason in _HANDED_OVER and event.resume_token and self._resume_s:
                 self._token, self._token_hash = event.resume_token, self._hash.copy()
                 self._token_symbols = self._num_symbols
-                raise DrainedError("the server is stopping; no other took the text over")
+                raise HandedOverError("the server handed the text over, and none took it")
         if event is not None:
             self._pause = 0.0
         return event
@@ -167,7 +170,7 @@ class Text:
         """Started, chunks without gap or overlap, Finished.
 
         Raises:
-            grpc.RpcError, DrainedError: what ended the text, if it was not to be resumed.
+            grpc.RpcError, HandedOverError: what ended the text, if it was not to be resumed.
             ServerError: another server began another text.
         """
         while True:
@@ -176,7 +179,7 @@ class Text:
                     if (event := self._progress.take(response)) is not None:
                         yield event
                 return
-            except (grpc.RpcError, DrainedError) as error:
+            except (grpc.RpcError, HandedOverError) as error:
                 pause = self._progress.pause_after(error)
                 if pause is None or self._cancelled.wait(pause):
                     raise

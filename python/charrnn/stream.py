@@ -15,7 +15,7 @@ from typing import Literal
 
 from charrnn.errors import CharrnnError
 
-FinishReason = Literal["length", "stop", "match", "end", "deadline", "drained"]
+FinishReason = Literal["length", "stop", "match", "end", "deadline", "drained", "stalled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,8 @@ class Finished:
 
     ``"length"`` is ``max_tokens``, ``"stop"`` a stop string, ``"match"`` the end of what ``regex`` allows,
     ``"end"`` the end symbol of a model of documents, which is no part of the text, ``"deadline"`` the call's,
-    ``"drained"`` the end of the server. With ``resume_token`` a text that could go on does so.
+    ``"drained"`` the end of the server, ``"stalled"`` a reader that took nothing for too long. With
+    ``resume_token`` a text that could go on does so.
     """
 
     reason: FinishReason

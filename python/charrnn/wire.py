@@ -25,6 +25,7 @@ _REASONS: dict[int, FinishReason] = {
     pb.FINISH_REASON_END: "end",
     pb.FINISH_REASON_DEADLINE: "deadline",
     pb.FINISH_REASON_DRAINED: "drained",
+    pb.FINISH_REASON_STALLED: "stalled",
 }
 
 

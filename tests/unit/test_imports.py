@@ -58,6 +58,7 @@ MAY_IMPORT = {
         "wire",
     },
     "aio": {
+        "many",
         "_pb",
         "access",
         "addresses",
@@ -70,7 +71,7 @@ MAY_IMPORT = {
         "wire",
     },
     "calls": {"_pb", "access", "addresses", "sampler", "tls", "wire"},
-    "many": {"_pb", "channels"},
+    "many": {"_pb", "calls", "channels", "errors", "stream", "wire"},
     "admin": {"_pb", "access", "addresses", "calls", "channels", "wire"},
     "checking": {"_native", "engine", "sampler"},
     "resuming": {"_pb", "channels", "stream", "wire"},

@@ -21,8 +21,9 @@ def finished(num_chars: int) -> pb.GenerateResponse:
     return pb.GenerateResponse(finished=pb.Finished(reason=pb.FINISH_REASON_LENGTH, chars=num_chars))
 
 
-def drained(num_chars: int, token: bytes | None) -> pb.GenerateResponse:
-    reason = pb.FINISH_REASON_DRAINED
+def handed_over(
+    num_chars: int, token: bytes, reason: pb.FinishReason = pb.FINISH_REASON_DRAINED
+) -> pb.GenerateResponse:
     return pb.GenerateResponse(finished=pb.Finished(reason=reason, chars=num_chars, resume_token=token))
 
 
@@ -179,7 +180,7 @@ def test_a_time_that_is_none_is_refused(resume_s: float) -> None:
 def handing_over(steps: list[str], text: str = TEXT) -> tuple[Generate, list[pb.GenerateRequest]]:
     """A server whose n-th call does ``steps[n]``, or all of the text; and the requests that it got.
 
-    "drain 7" and "lose 7" end it after 7 characters, "refuse CODE" refuses its token.
+    "drain 7", "stall 7" and "lose 7" end it after 7 characters, "refuse CODE" refuses its token.
     """
     requests: list[pb.GenerateRequest] = []
 
@@ -194,7 +195,9 @@ def handing_over(steps: list[str], text: str = TEXT) -> tuple[Generate, list[pb.
         for at in range(begin, last, 3):
             yield chunk(text[at : min(at + 3, last)], at)
         if word == "drain":
-            yield drained(last, str(last).encode())
+            yield handed_over(last, str(last).encode())
+        elif word == "stall":
+            yield handed_over(last, str(last).encode(), pb.FINISH_REASON_STALLED)
         elif word == "lose":
             lost(context)
         yield finished(len(text))
@@ -208,6 +211,7 @@ def handing_over(steps: list[str], text: str = TEXT) -> tuple[Generate, list[pb.
         (["drain 7"], ["p", "7"]),
         (["drain 1", "drain 1", "drain 29"], ["p", "1", "1", "29"]),
         (["drain 7", "lose 15"], ["p", "7", "7"]),
+        (["stall 7", "stall 15", "drain 16"], ["p", "7", "15", "16"]),
         (["drain 7", "lose 7", "drain 30"], ["p", "7", "7", "30"]),
         (["lose 12", "drain 20", "lose 25"], ["p", "p", "20", "20"]),
         (["drain 7", "refuse INVALID_ARGUMENT"], ["p", "7", "p"]),
@@ -296,7 +300,7 @@ def test_nobody_takes_the_text_over() -> None:
     with (
         fake_server(generate) as address,
         Client(address, resume_s=0.5) as client,
-        pytest.raises(ServerUnavailableError, match="no other took the text over"),
+        pytest.raises(ServerUnavailableError, match="handed the text over, and none took it"),
     ):
         client.generate("p", max_tokens=5000).read()
     assert len(requests) > 2

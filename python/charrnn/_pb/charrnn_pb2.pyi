@@ -16,6 +16,7 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_END: _ClassVar[FinishReason]
     FINISH_REASON_DEADLINE: _ClassVar[FinishReason]
     FINISH_REASON_DRAINED: _ClassVar[FinishReason]
+    FINISH_REASON_STALLED: _ClassVar[FinishReason]
 
 class Unit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -29,6 +30,7 @@ FINISH_REASON_MATCH: FinishReason
 FINISH_REASON_END: FinishReason
 FINISH_REASON_DEADLINE: FinishReason
 FINISH_REASON_DRAINED: FinishReason
+FINISH_REASON_STALLED: FinishReason
 UNIT_UNSPECIFIED: Unit
 UNIT_CHAR: Unit
 UNIT_BYTE: Unit

@@ -103,6 +103,8 @@ pub enum FinishReason {
     Deadline,
     /// The engine stopped; the text so far comes with a snapshot.
     Drained,
+    /// The reader took nothing for too long; the text so far comes with a snapshot.
+    Stalled,
 }
 
 /// The text is complete.
@@ -162,6 +164,11 @@ pub enum SendError {
 pub trait Sink: Send {
     /// Hands over one event without waiting.
     fn try_send(&mut self, event: Event) -> Result<(), SendError>;
+    /// The same for the last events of a stream whose reader took nothing for too long. A channel that keeps room for
+    /// them has it here; there are a few at most.
+    fn try_send_last(&mut self, event: Event) -> Result<(), SendError> {
+        self.try_send(event)
+    }
     /// Whether the reader is gone.
     fn is_closed(&self) -> bool;
 }

@@ -87,8 +87,6 @@ pub enum Outcome {
     Failed,
     /// The engine stopped before its text was complete.
     Stopped,
-    /// Its reader took nothing for too long.
-    Stalled,
 }
 
 impl Outcome {
@@ -104,7 +102,7 @@ impl Outcome {
         Outcome::Cancelled,
         Outcome::Failed,
         Outcome::Stopped,
-        Outcome::Stalled,
+        Outcome::Finished(FinishReason::Stalled),
     ];
 
     /// As in metrics: one of a closed set.
@@ -116,11 +114,11 @@ impl Outcome {
             Outcome::Finished(FinishReason::End) => "end",
             Outcome::Finished(FinishReason::Deadline) => "deadline",
             Outcome::Finished(FinishReason::Drained) => "drained",
+            Outcome::Finished(FinishReason::Stalled) => "stalled",
             Outcome::Scored => "scored",
             Outcome::Cancelled => "cancelled",
             Outcome::Failed => "failed",
             Outcome::Stopped => "stopped",
-            Outcome::Stalled => "stalled",
         }
     }
 
@@ -134,7 +132,8 @@ impl From<&StreamError> for Outcome {
         match error {
             StreamError::Model(_) => Outcome::Failed,
             StreamError::Stopping => Outcome::Stopped,
-            StreamError::Stalled(_) => Outcome::Stalled,
+            // It is told so by other words if it asked for a snapshot.
+            StreamError::Stalled(_) => Outcome::Finished(FinishReason::Stalled),
         }
     }
 }

@@ -2,9 +2,11 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use charrnn_core::event::{Event, SendError, Sink, StreamError};
+use charrnn_core::event::{Event, FinishReason, SendError, Sink, StreamError};
+use charrnn_core::request::{GenerateRequest, Prompt};
 use common::{config, letters, request, solo, Reader, Rig, Transcript, START};
 
 const MS: Duration = Duration::from_millis(1);
@@ -92,6 +94,41 @@ fn a_stalled_reader_is_told_so_if_it_has_room() {
     rig.advance(30_000 * MS);
     rig.turn();
     assert_eq!(receiver.try_recv(), Ok(StreamError::Stalled(30_000 * MS)));
+}
+
+#[test]
+fn a_stalled_reader_that_asked_gets_all_that_waits_and_goes_on() {
+    let mut rig = Rig::new(1, letters(), config(1, 1));
+    let mut wanted = request("abc", 1, 20);
+    (wanted.output.chunk_chars, wanted.output.snapshot) = (Some(2), true);
+    let reader = rig.submit_kept(&wanted, 2).expect("room");
+    rig.turns(9);
+    rig.advance(30_000 * MS);
+    rig.turn();
+    assert_eq!((reader.is_over(), rig.live()), (true, (0, 0)));
+    let mut got = std::mem::take(Transcript::default().read(&reader));
+    let finished = got.finished.take().expect("an end");
+    assert_eq!((finished.reason, finished.num_chars), (FinishReason::Stalled, got.text.len() as u64));
+    assert!(got.text.len() > 1, "what waited was lost: {got:?}");
+    let snapshot = Arc::new(*finished.snapshot.expect("asked for"));
+    let more = GenerateRequest { prompt: Prompt::Resume(snapshot), ..wanted.clone() };
+    let reader = rig.submit(&more, 99).expect("room");
+    rig.turns(40);
+    let mut whole = Transcript::after(got.text);
+    assert_eq!(whole.read(&reader).complete(), solo(&wanted, &rig.vocab));
+    assert_eq!(rig.engine.stats().ended.iter().sum::<u64>(), 2);
+}
+
+#[test]
+fn a_text_that_is_complete_is_handed_to_a_stalled_reader_that_asked() {
+    let mut rig = Rig::new(1, letters(), config(1, 1));
+    let mut wanted = request("a", 1, 1);
+    wanted.output.snapshot = true;
+    let reader = rig.submit_kept(&wanted, 1).expect("room");
+    rig.turn();
+    rig.advance(30_000 * MS);
+    rig.turn();
+    assert_eq!(Transcript::default().read(&reader).complete(), solo(&wanted, &rig.vocab));
 }
 
 #[test]

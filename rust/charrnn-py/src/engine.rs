@@ -219,6 +219,7 @@ fn reason(reason: FinishReason) -> &'static str {
         FinishReason::End => "end",
         FinishReason::Deadline => "deadline",
         FinishReason::Drained => "drained",
+        FinishReason::Stalled => "stalled",
     }
 }
 

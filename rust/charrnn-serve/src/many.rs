@@ -112,8 +112,8 @@ impl Call {
         match id.len() {
             1..=MAX_ID_BYTES if live.contains_key(id) => Err(Refusal::RequestIdInUse),
             1..=MAX_ID_BYTES if live.len() >= MAX_TEXTS => Err(Refusal::TooManyTexts { max: MAX_TEXTS }),
-            1..=MAX_ID_BYTES => Ok(()),
-            len => Err(Refusal::RequestIdLength { len, max: MAX_ID_BYTES }),
+            0 => Err(Refusal::RequestIdLength { len: 0, max: MAX_ID_BYTES }),
+            len => check_id_length(len),
         }
     }
 
@@ -137,6 +137,14 @@ impl Call {
             true => answers.send(Ok(refused(id, &Refusal::Cancelled))).await,
             false => Ok(()),
         }
+    }
+}
+
+/// Of a text that has an id, whatever call it is on.
+pub(crate) fn check_id_length(len: usize) -> Result<(), Refusal> {
+    match len {
+        0..=MAX_ID_BYTES => Ok(()),
+        len => Err(Refusal::RequestIdLength { len, max: MAX_ID_BYTES }),
     }
 }
 

@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::access::Client;
 use crate::clients::Seat;
 use crate::logs::Told;
-use crate::many::{Call, ManyStream};
+use crate::many::{check_id_length, Call, ManyStream};
 use crate::model::{Caller, Model, ModelInfo};
 use crate::models::Models;
 use crate::pb;
@@ -46,8 +46,9 @@ impl pb::char_rnn_server::CharRnn for CharRnnService {
         &self,
         request: Request<pb::GenerateRequest>,
     ) -> Result<Response<ResponseStream>, Status> {
-        let origin = Origin::of(&request);
-        Ok(Response::new(begin(&self.models, request.into_inner(), origin).await?))
+        let (origin, request) = (Origin::of(&request), request.into_inner());
+        check_id_length(request.request_id.len())?;
+        Ok(Response::new(begin(&self.models, request, origin).await?))
     }
 
     async fn generate_many(
@@ -283,6 +284,7 @@ fn to_pb_finished(finished: Finished, sealer: Option<&Sealer>) -> pb::Finished {
         FinishReason::End => pb::FinishReason::End,
         FinishReason::Deadline => pb::FinishReason::Deadline,
         FinishReason::Drained => pb::FinishReason::Drained,
+        FinishReason::Stalled => pb::FinishReason::Stalled,
     };
     let timing = finished.timing;
     pb::Finished {

@@ -45,7 +45,7 @@ pub(crate) enum Refusal {
     Load(String),
     #[error("model is empty, but this server has several: {known}; name one")]
     NoModelNamed { known: String },
-    #[error("request_id has {len} bytes; texts on one call need ids of 1 to {max}")]
+    #[error("request_id has {len} bytes; it may have {max}, and texts that share a call need one each")]
     RequestIdLength { len: usize, max: usize },
     #[error("request_id is that of a text on this call that has not ended; that text goes on")]
     RequestIdInUse,

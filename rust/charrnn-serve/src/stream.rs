@@ -14,10 +14,13 @@ use tokio_stream::Stream;
 
 /// Events that wait for a slow reader before its stream is parked: half a kilobyte of text at the default chunk.
 const CAPACITY: usize = 32;
+/// Places kept for the end, so that a reader who took nothing still learns how the text ended; if it stalled and asked to
+/// go on, after what waited at that moment: a chunk, and one that was written with the end.
+const KEPT: usize = 3;
 
 /// Both ends of a new stream.
 pub(crate) fn channel() -> (ChannelSink, EventStream) {
-    let (sender, receiver) = mpsc::channel(CAPACITY + 1);
+    let (sender, receiver) = mpsc::channel(CAPACITY + KEPT);
     (ChannelSink(sender), EventStream { receiver, ended: false })
 }
 
@@ -26,10 +29,13 @@ pub(crate) struct ChannelSink(mpsc::Sender<Event>);
 
 impl Sink for ChannelSink {
     fn try_send(&mut self, event: Event) -> Result<(), SendError> {
-        // The last place is kept for the end, so that a reader who took nothing still learns how it ended.
-        if !is_end(&event) && self.0.capacity() <= 1 && !self.0.is_closed() {
+        if !is_end(&event) && self.0.capacity() <= KEPT && !self.0.is_closed() {
             return Err(SendError::Full(event));
         }
+        self.try_send_last(event)
+    }
+
+    fn try_send_last(&mut self, event: Event) -> Result<(), SendError> {
         self.0.try_send(event).map_err(|error| match error {
             mpsc::error::TrySendError::Full(event) => SendError::Full(event),
             mpsc::error::TrySendError::Closed(_) => SendError::Closed,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::event::StreamError;
+use crate::event::{FinishReason, StreamError};
 use crate::state::RowState;
 
 use super::stream::{Flow, Stream};
@@ -29,10 +29,19 @@ impl Resting {
 
     /// Ends the stream for it to go on elsewhere, if it can.
     pub(crate) fn drain(&mut self, now: Instant) {
-        self.stream.drain(now);
+        self.stream.hand_over(FinishReason::Drained, now);
         if self.stream.wants_state() {
             self.stream.attach(self.state.clone(), self.token);
         }
+    }
+
+    /// Ends the stream of a reader that took nothing for `timeout`.
+    fn stall(mut self, now: Instant, timeout: Duration) {
+        self.stream.hand_over(FinishReason::Stalled, now);
+        if self.stream.wants_state() {
+            self.stream.attach(self.state, self.token);
+        }
+        self.stream.give_up(StreamError::Stalled(timeout));
     }
 }
 
@@ -77,7 +86,7 @@ impl Parked {
         if stream.num_unsent() < num_unsent {
             (self.blocked_since, self.wait) = (now, MIN_WAIT);
         } else if now.saturating_duration_since(self.blocked_since) >= stall_timeout {
-            self.resting.stream.give_up(StreamError::Stalled(stall_timeout));
+            self.resting.stall(now, stall_timeout);
             return Look::Over;
         }
         self.wait = (2 * self.wait).min(MAX_WAIT);

@@ -306,11 +306,11 @@ impl Stream {
     }
 
     /// Ends a stream that can go on elsewhere, if its reader asked how.
-    pub(crate) fn drain(&mut self, now: Instant) {
+    pub(crate) fn hand_over(&mut self, reason: FinishReason, now: Instant) {
         if !self.is_ended {
             self.save();
             if self.wants_state() {
-                self.end_with(FinishReason::Drained, None, now);
+                self.end_with(reason, None, now);
             }
         }
     }
@@ -371,8 +371,14 @@ impl Stream {
         }
     }
 
-    /// Tells the reader why nothing more comes, ahead of what it did not take, if it has room for that much.
+    /// Tells the reader why nothing more comes, ahead of what it did not take, if it has room for that much. One that may
+    /// want the text to go on gets all that waits, up to its end, if that is written.
     pub(crate) fn give_up(mut self, error: StreamError) {
+        if self.is_ended && self.request.wants_snapshot() {
+            let mut rest = std::mem::take(&mut self.outbox).into_iter();
+            let _ = rest.try_for_each(|event| self.sink.try_send_last(event));
+            return;
+        }
         self.ticket.end(Outcome::from(&error));
         // No room: the end of the sink says that the stream is over.
         let _ = self.sink.try_send(Event::Failed(error));

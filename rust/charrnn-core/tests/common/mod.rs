@@ -169,6 +169,19 @@ impl Sink for PipeSink {
         Ok(())
     }
 
+    fn try_send_last(&mut self, event: Event) -> Result<(), SendError> {
+        if !self.0.keeps_place {
+            return self.try_send(event);
+        }
+        let mut state = self.0.lock();
+        if state.is_reader_gone {
+            return Err(SendError::Closed);
+        }
+        state.events.push_back(event);
+        self.0.changed.notify_all();
+        Ok(())
+    }
+
     fn is_closed(&self) -> bool {
         self.0.lock().is_reader_gone
     }
@@ -463,6 +476,16 @@ impl Rig {
         let (sink, reader) = pipe(capacity);
         let deadline = time.map(|time| self.now() + time);
         self.engine.submit(self.valid(request).until(deadline), sink).map(|()| reader)
+    }
+
+    /// The same, with places kept for the end.
+    pub(crate) fn submit_kept(
+        &self,
+        request: &GenerateRequest,
+        capacity: usize,
+    ) -> Result<Reader, SubmitError> {
+        let (sink, reader) = pipe_with(capacity, true);
+        self.engine.submit(self.valid(request), sink).map(|()| reader)
     }
 
     pub(crate) fn valid(&self, request: &GenerateRequest) -> ValidRequest {

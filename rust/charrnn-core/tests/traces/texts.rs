@@ -60,7 +60,7 @@ impl Text {
 
     fn is_cut(&self) -> bool {
         let reason = self.got.finished.as_ref().map(|finished| finished.reason);
-        matches!(reason, Some(FinishReason::Deadline | FinishReason::Drained))
+        matches!(reason, Some(FinishReason::Deadline | FinishReason::Drained | FinishReason::Stalled))
     }
 
     /// Whether it has come to its own end.
@@ -184,6 +184,10 @@ impl Text {
             }
             FinishReason::Drained => {
                 assert!(is_aborted && finished.snapshot.is_some(), "drained by nobody: {finished:?}");
+            }
+            FinishReason::Stalled => {
+                let was_slow = self.let_go == Some(true);
+                assert!(was_slow && finished.snapshot.is_some(), "given up too soon: {finished:?}");
             }
             _ => {}
         }

@@ -139,8 +139,8 @@ pub struct Output {
     /// are told of like the others, the first as the model predicts it from its start symbol.
     #[prost(bool, tag = "6")]
     pub echo_prompt: bool,
-    /// Finish with a resume_token where the text could go on: at max_tokens, at the deadline, and when the server stops
-    /// (DRAINED in place of UNAVAILABLE). There is none before the first character, and none for a model whose state and the
+    /// Finish with a resume_token where the text could go on: at max_tokens, at the deadline, when the server stops
+    /// (DRAINED in place of UNAVAILABLE), and when the reader took nothing for too long (STALLED in place of ABORTED). There is none before the first character, and none for a model whose state and the
     /// parameters of the text have more than 50 KiB.
     #[prost(bool, optional, tag = "7")]
     pub resume_token: ::core::option::Option<bool>,
@@ -212,7 +212,8 @@ pub struct Chunk {
     #[prost(uint32, repeated, tag = "4")]
     pub ids: ::prost::alloc::vec::Vec<u32>,
     /// One for each of ids: the natural logarithm of its probability in the model's own distribution, at temperature 1 and
-    /// before any rule of Sampling.
+    /// before any rule of Sampling. NaN for a symbol that a stop string held back when the text was cut, before it went on
+    /// from a resume_token: the token has the symbol, not how likely it was.
     #[prost(float, repeated, tag = "5")]
     pub logprobs: ::prost::alloc::vec::Vec<f32>,
     /// One for each of ids.
@@ -498,6 +499,8 @@ pub enum FinishReason {
     Deadline = 5,
     /// The server stopped; this is the text so far, and its resume_token is for another server.
     Drained = 6,
+    /// The reader took nothing for too long; this is the text so far, which goes on with its resume_token.
+    Stalled = 7,
 }
 impl FinishReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -513,6 +516,7 @@ impl FinishReason {
             Self::End => "FINISH_REASON_END",
             Self::Deadline => "FINISH_REASON_DEADLINE",
             Self::Drained => "FINISH_REASON_DRAINED",
+            Self::Stalled => "FINISH_REASON_STALLED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -525,6 +529,7 @@ impl FinishReason {
             "FINISH_REASON_END" => Some(Self::End),
             "FINISH_REASON_DEADLINE" => Some(Self::Deadline),
             "FINISH_REASON_DRAINED" => Some(Self::Drained),
+            "FINISH_REASON_STALLED" => Some(Self::Stalled),
             _ => None,
         }
     }

@@ -232,7 +232,7 @@ impl TestServer {
 /// The most likely letters after `prompt`.
 pub(crate) fn request(prompt: &str, max_tokens: u32) -> GenerateRequest {
     GenerateRequest {
-        request_id: format!("after {prompt}"),
+        request_id: format!("after {prompt}").chars().take(200).collect(),
         start: Some(Start::Prompt(prompt.to_owned())),
         sampling: Some(Sampling { temperature: Some(0.0), ..Sampling::default() }),
         stopping: Some(Stopping { max_tokens: Some(max_tokens), ..Stopping::default() }),

@@ -226,3 +226,15 @@ impl Decoder for RawBytes {
         Ok(Some(buffer.copy_to_bytes(buffer.remaining()).to_vec()))
     }
 }
+
+#[tokio::test]
+async fn an_id_is_no_longer_than_on_a_shared_call() {
+    let (server, _) = TestServer::of(FakeModel::new()).await;
+    let mut client = server.client().await;
+    let named = |len| GenerateRequest { request_id: "x".repeat(len), ..request("a", 3) };
+    let status = client.generate(named(257)).await.expect_err("refused");
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().starts_with("request_id has 257 bytes; it may have 256"), "{status:?}");
+    let stream = client.generate(named(256)).await.expect("accepted").into_inner();
+    assert_eq!(read_all(stream).await.0[0].request_id.len(), 256);
+}
