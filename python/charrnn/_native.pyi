@@ -149,6 +149,7 @@ class Engine:
         *,
         bundle: str | PathLike[str],
         onnxruntime: str | PathLike[str],
+        device: str = "cpu",
         precision: str | None = None,
         workers: int | None = None,
         max_streams: int = 64,
@@ -192,6 +193,7 @@ class Layers:
         loops: int,
         batch: int,
         queue: int,
+        device: str = "cpu",
         precision: str | None = None,
         workers: int | None = None,
     ) -> Layers: ...
@@ -217,6 +219,7 @@ def serve(
     max_streams: int,
     max_queue: int,
     prompt_cache_bytes: int,
+    device: str,
     precision: str | None,
     drain_timeout_s: float,
     access: tuple[
@@ -230,7 +233,12 @@ def serve(
     on_ready: Callable[[str, str | None, str | None], None],
 ) -> None: ...
 def check_served(
-    *, bundle: str | PathLike[str], onnxruntime: str | PathLike[str], precision: str | None, batch: int
+    *,
+    bundle: str | PathLike[str],
+    onnxruntime: str | PathLike[str],
+    device: str,
+    precision: str | None,
+    batch: int,
 ) -> tuple[str, str, str, int, int, int]: ...
 def limits() -> list[tuple[str, float, float, float | None, str]]: ...
 def philox4x32(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]: ...

@@ -38,6 +38,7 @@ def check_bundle(
     *,
     workers: int | None = None,
     max_streams: int = 64,
+    device: str = "cpu",
     precision: str | None = None,
     seconds: float = 1.0,
 ) -> Checked:
@@ -47,17 +48,19 @@ def check_bundle(
 
     Raises:
         BundleError: a file is missing or damaged, the graph does not load or fit, or a row depends on others.
+        ConfigError: the device cannot be used.
     """
     library, workers = find_onnxruntime(), workers or os.cpu_count() or 1
     with refusing_overflow():
         name, version, precision, state_bytes, graph_bytes, stream_bytes = _native.check_served(
-            bundle=bundle, onnxruntime=library, precision=precision, batch=max_streams
+            bundle=bundle, onnxruntime=library, device=device, precision=precision, batch=max_streams
         )
         layers = _native.Layers(
             bundle=bundle,
             onnxruntime=library,
             loops=workers,
             batch=max_streams,
+            device=device,
             precision=precision,
             workers=1,
             queue=0,

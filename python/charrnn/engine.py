@@ -47,12 +47,14 @@ class Engine:
 
     Args:
         bundle: an exported model folder.
-        precision: ``"int8"`` or ``"fp32"``; ``None`` takes int8 where the bundle has it.
+        device: ``"cpu"``, or ``"cuda"`` and ``"cuda:N"`` for an NVIDIA GPU, which computes fp32 only.
+        precision: ``"int8"`` or ``"fp32"``; ``None`` takes int8 where the bundle and the device have it.
         workers: decode threads; ``None`` takes one for each core.
         max_streams: texts decoded at once by each worker; more of them wait.
 
     Raises:
         BundleError: the bundle is missing, damaged or lacks the precision.
+        ConfigError: the device cannot be used.
 
     Example:
         >>> with Engine("shakespeare") as engine:  # doctest: +SKIP
@@ -63,6 +65,7 @@ class Engine:
         self,
         bundle: str | os.PathLike[str] | Bundle,
         *,
+        device: str = "cpu",
         precision: str | None = None,
         workers: int | None = None,
         max_streams: int = 64,
@@ -73,6 +76,7 @@ class Engine:
             self._native: _native.Engine | None = _native.Engine(
                 bundle=path,
                 onnxruntime=find_onnxruntime(),
+                device=device,
                 precision=precision,
                 workers=workers,
                 max_streams=max_streams,

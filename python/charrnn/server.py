@@ -42,6 +42,7 @@ def serve(
     max_streams: int = 64,
     max_queue: int = 1024,
     prompt_cache_bytes: int = 64 << 20,
+    device: str = "cpu",
     precision: str | None = None,
     drain_timeout_s: float = 30.0,
     log_format: Literal["text", "json"] | None = None,
@@ -77,7 +78,8 @@ def serve(
         max_streams: texts decoded at once by each worker.
         max_queue: texts that may wait; one more is refused at once.
         prompt_cache_bytes: room for each model's states after prompts read before, which are not read again.
-        precision: ``"int8"`` or ``"fp32"``; ``None`` takes int8 where the bundle has it.
+        device: ``"cpu"``, or ``"cuda"`` and ``"cuda:N"`` for an NVIDIA GPU, which computes fp32 only.
+        precision: ``"int8"`` or ``"fp32"``; ``None`` takes int8 where the bundle and the device have it.
         log_format: what happens is told on stderr, for people or as JSON; ``None`` tells nothing. A process
             tells as its first server does.
         log_level: the least that is told.
@@ -88,7 +90,8 @@ def serve(
 
     Raises:
         RequestError: an address that cannot be listened on as asked, or options that need another.
-        ConfigError: a certificate, key or list of tokens that is not right, or an address that is taken.
+        ConfigError: a certificate, key or list of tokens that is not right, an address that is taken, or a
+            device that cannot be used.
         BundleError: a bundle that cannot be opened.
         EngineError: a decode thread panicked twice.
     """
@@ -121,6 +124,7 @@ def serve(
             max_streams=max_streams,
             max_queue=max_queue,
             prompt_cache_bytes=prompt_cache_bytes,
+            device=device,
             precision=precision,
             drain_timeout_s=drain_timeout_s,
             access=(pair, client_ca, token_file, max_streams_per_client),

@@ -77,6 +77,7 @@ ADMIN = "admin on "
     default=64 << 20,
     help="Room for each model's states after prompts, which are not read twice; 0 is off.",
 )
+@click.option("--device", default="cpu", help="cpu, or cuda and cuda:N for an NVIDIA GPU.")
 @click.option("--precision", help="int8 or fp32.", show_default="int8 if there")
 @click.option(
     "--drain-timeout", type=Number(0, YEAR_S), default=30.0, help="Seconds running texts get to finish."
@@ -143,7 +144,7 @@ def serve(
     if print_config:
         click.echo("\n".join(settings_in_force(context)))
     elif check:
-        shape = {name: options[name] for name in ("workers", "max_streams", "precision")}
+        shape = {name: options[name] for name in ("workers", "max_streams", "device", "precision")}
         report_checks(bundles, as_json=as_json, **shape)
     else:
         _run(bundles, **options)

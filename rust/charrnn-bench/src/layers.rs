@@ -15,7 +15,7 @@ use charrnn_core::request::{GenerateRequest, Output, Prompt, Stopping};
 use charrnn_core::sampler::{Context, Draw, Place, Sampler};
 use charrnn_core::state::StateRows;
 use charrnn_core::StepModel;
-use charrnn_serve::{load_model, Caller, Model, OrtModel, OrtRuntime, ServeError};
+use charrnn_serve::{choose_precision, load_model, Caller, Device, Model, OrtModel, OrtRuntime, ServeError};
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
@@ -51,19 +51,19 @@ impl Layers {
     /// and room for `queue` more texts that wait.
     pub fn load(
         bundle: &Path,
-        onnxruntime: &Path,
+        (onnxruntime, device): (&Path, Device),
         precision: Option<&str>,
         (loops, batch): (usize, usize),
         (workers, queue): (usize, usize),
     ) -> Result<Self, BenchError> {
         let opened = Bundle::open(bundle).map_err(ServeError::from)?;
-        let precision = precision.unwrap_or(opened.default_precision());
+        let precision = choose_precision(&opened, device, precision)?;
         let bytes = opened.read(precision).map_err(ServeError::from)?;
         let runtime = OrtRuntime::load(onnxruntime).map_err(ServeError::from)?;
-        let load = |_| OrtModel::load(runtime, precision, &bytes, opened.spec.clone());
+        let load = |_| OrtModel::load(runtime, device, precision, &bytes, opened.spec.clone());
         let models = (0..loops).map(load).collect::<Result<_, _>>().map_err(ServeError::from)?;
         let config = EngineConfig { max_queue: queue, ..EngineConfig::default() };
-        let engine = Arc::new(load_model(bundle, onnxruntime, Some(precision), config, workers)?);
+        let engine = Arc::new(load_model(bundle, onnxruntime, device, Some(precision), config, workers)?);
         Ok(Layers { models, batch, engine })
     }
 

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use charrnn_bench::{run_load as run, BenchError, Layers as Inner, Plan, Tick, Yield};
+use charrnn_serve::Device;
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
@@ -72,7 +73,7 @@ impl Layers {
 #[pymethods]
 impl Layers {
     #[new]
-    #[pyo3(signature = (*, bundle, onnxruntime, loops, batch, queue, precision=None, workers=None))]
+    #[pyo3(signature = (*, bundle, onnxruntime, loops, batch, queue, device="cpu", precision=None, workers=None))]
     #[allow(clippy::too_many_arguments, reason = "keyword-only in Python")]
     fn new(
         py: Python<'_>,
@@ -81,12 +82,13 @@ impl Layers {
         loops: usize,
         batch: usize,
         queue: usize,
+        device: &str,
         precision: Option<String>,
         workers: Option<usize>,
     ) -> PyResult<Self> {
         let workers = num_workers(workers)?;
-        let load =
-            || Inner::load(&bundle, &onnxruntime, precision.as_deref(), (loops, batch), (workers, queue));
+        let place = (onnxruntime.as_path(), device.parse::<Device>().or_raise()?);
+        let load = || Inner::load(&bundle, place, precision.as_deref(), (loops, batch), (workers, queue));
         Ok(Layers(Mutex::new(py.detach(load).or_raise()?)))
     }
 

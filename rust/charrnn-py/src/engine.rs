@@ -7,7 +7,7 @@ use std::time::Duration;
 use charrnn_core::engine::EngineConfig;
 use charrnn_core::event::{Event, FinishReason, StreamError, Symbols, Timing};
 use charrnn_core::request::{GenerateRequest, Output, Prompt, ScoreRequest};
-use charrnn_serve::{load_model, Caller, EventStream as Events, Model};
+use charrnn_serve::{load_model, Caller, Device, EventStream as Events, Model};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use pyo3::IntoPyObjectExt;
@@ -70,18 +70,21 @@ impl Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (*, bundle, onnxruntime, precision=None, workers=None, max_streams=64, max_queue=1024))]
+    #[pyo3(signature = (*, bundle, onnxruntime, device="cpu", precision=None, workers=None, max_streams=64, max_queue=1024))]
+    #[allow(clippy::too_many_arguments, reason = "keyword-only in Python")]
     fn new(
         py: Python<'_>,
         bundle: PathBuf,
         onnxruntime: PathBuf,
+        device: &str,
         precision: Option<String>,
         workers: Option<usize>,
         max_streams: usize,
         max_queue: usize,
     ) -> PyResult<Self> {
         let (workers, config) = (num_workers(workers)?, engine_config(max_streams, max_queue)?);
-        let load = || load_model(&bundle, &onnxruntime, precision.as_deref(), config, workers);
+        let device = device.parse::<Device>().or_raise()?;
+        let load = || load_model(&bundle, &onnxruntime, device, precision.as_deref(), config, workers);
         let model = py.detach(load).or_raise()?;
         Ok(Engine { model: Mutex::new(Some(Arc::new(model))), pid: std::process::id() })
     }

@@ -7,7 +7,7 @@ use charrnn_core::compress::CompressError;
 use charrnn_core::engine::SubmitError;
 use charrnn_core::error::{BundleError, RequestError};
 use charrnn_core::vocab::{UnknownSymbol, VocabError};
-use charrnn_serve::{GenerateError, ServeError};
+use charrnn_serve::{GenerateError, OrtError, ServeError, UnknownDevice};
 use pyo3::prelude::*;
 
 /// The class of `charrnn.errors` that `name` says, with one line of text.
@@ -44,6 +44,12 @@ impl IntoPy for RequestError {
 }
 
 impl IntoPy for UnknownSymbol {
+    fn class(&self) -> &'static str {
+        "RequestError"
+    }
+}
+
+impl IntoPy for UnknownDevice {
     fn class(&self) -> &'static str {
         "RequestError"
     }
@@ -89,8 +95,9 @@ impl IntoPy for ServeError {
     fn class(&self) -> &'static str {
         match self {
             ServeError::Bundle(_) | ServeError::Check { .. } => "BundleError",
+            ServeError::Ort(OrtError::Device { .. }) => "ConfigError",
             ServeError::Access(_) | ServeError::Bind { .. } => "ConfigError",
-            ServeError::NoModels | ServeError::DuplicateModel(_) => "RequestError",
+            ServeError::NoModels | ServeError::DuplicateModel(_) | ServeError::Int8(_) => "RequestError",
             ServeError::Broken(_) => "EngineError",
             ServeError::Ort(_) | ServeError::Io(_) | ServeError::Transport(_) => "CharrnnError",
         }

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use charrnn_core::engine::EngineConfig;
+use charrnn_serve::Device;
 use charrnn_serve::{
     check_bundle, run_server, AccessOptions, Addresses, LogFormat, Logging, ServeError, ServeOptions,
     Signals, TlsFiles,
@@ -43,7 +44,7 @@ impl Reload {
 
 /// Serves bundles until a signal raises in Python, then lets streams finish; a second signal ends it at once.
 #[pyfunction]
-#[pyo3(signature = (*, bundles, onnxruntime, listen, metrics, admin, resume_key_file, workers, max_streams, max_queue, prompt_cache_bytes, precision, drain_timeout_s, access, logging, reload, on_ready))]
+#[pyo3(signature = (*, bundles, onnxruntime, listen, metrics, admin, resume_key_file, workers, max_streams, max_queue, prompt_cache_bytes, device, precision, drain_timeout_s, access, logging, reload, on_ready))]
 #[allow(clippy::too_many_arguments, reason = "keyword-only in Python")]
 pub(crate) fn serve(
     py: Python<'_>,
@@ -57,6 +58,7 @@ pub(crate) fn serve(
     max_streams: usize,
     max_queue: usize,
     prompt_cache_bytes: usize,
+    device: &str,
     precision: Option<String>,
     drain_timeout_s: f64,
     access: AccessFiles,
@@ -78,6 +80,7 @@ pub(crate) fn serve(
         admin,
         resume_key_file,
         workers,
+        device: device.parse::<Device>().or_raise()?,
         precision,
         engine,
         drain_timeout,
@@ -160,16 +163,18 @@ type Checked = (String, String, String, u64, u64, u64);
 
 /// Checks every file of a bundle, and that rows of `batch` are what they are alone.
 #[pyfunction]
-#[pyo3(signature = (*, bundle, onnxruntime, precision, batch))]
+#[pyo3(signature = (*, bundle, onnxruntime, device, precision, batch))]
 pub(crate) fn check_served(
     py: Python<'_>,
     bundle: PathBuf,
     onnxruntime: PathBuf,
+    device: &str,
     precision: Option<String>,
     batch: usize,
 ) -> PyResult<Checked> {
     let engine = engine_config(batch, 0)?;
-    let check = || check_bundle(&bundle, &onnxruntime, precision.as_deref(), engine.max_streams);
+    let device = device.parse::<Device>().or_raise()?;
+    let check = || check_bundle(&bundle, &onnxruntime, device, precision.as_deref(), engine.max_streams);
     let found = py.detach(check).or_raise()?;
     let info = found.info;
     Ok((info.name, info.version, info.precision, info.state_bytes, found.graph_bytes, found.stream_bytes))

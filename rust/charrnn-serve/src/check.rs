@@ -7,7 +7,8 @@ use charrnn_core::state::StateRows;
 use charrnn_core::{StepError, StepModel};
 
 use crate::error::ServeError;
-use crate::model::{load_graphs, model_info, ModelInfo};
+use crate::model::{choose_precision, load_graphs, model_info, unlike_alone, ModelInfo};
+use crate::onnx::Device;
 
 /// Steps that a row takes in company and alone. The state of the first is zero, that of the last is not.
 const NUM_STEPS: usize = 32;
@@ -29,17 +30,17 @@ pub struct Checked {
 pub fn check_bundle(
     dir: &Path,
     dylib: &Path,
+    device: Device,
     precision: Option<&str>,
     batch: usize,
 ) -> Result<Checked, ServeError> {
     let bundle = Bundle::open(dir)?;
     bundle.verify_all()?;
-    let precision = precision.unwrap_or(bundle.default_precision());
+    let precision = choose_precision(&bundle, device, precision)?;
     let graph_bytes = bundle.read(precision)?.len() as u64;
-    let mut models = load_graphs(&bundle, dir, dylib, precision, &[1, batch], 1)?;
-    let failed = |reason| ServeError::Check { graph: format!("{precision} of {}", dir.display()), reason };
-    check_rows(models[0].as_mut(), batch).map_err(failed)?;
-    let info = model_info(&bundle, precision);
+    let mut models = load_graphs(&bundle, dir, (dylib, device), precision, &[1, batch], 1)?;
+    check_rows(models[0].as_mut(), batch).map_err(|reason| unlike_alone(precision, dir, reason))?;
+    let info = model_info(&bundle, device, precision);
     let stream_bytes = 2 * info.state_bytes + (bundle.spec.vocab_size * size_of::<f32>()) as u64;
     Ok(Checked { info, graph_bytes, stream_bytes })
 }

@@ -5,7 +5,7 @@ use std::io;
 use charrnn_core::engine::SubmitError;
 use charrnn_core::error::{BundleError, RequestError};
 
-use crate::onnx::OrtError;
+use crate::onnx::{Device, OrtError};
 use crate::secrets::FileError;
 
 /// Why a server or an in-process engine does not start or run.
@@ -18,13 +18,16 @@ pub enum ServeError {
     #[error(transparent)]
     Ort(#[from] OrtError),
     /// The model does not compute what it should.
-    #[error("step graph {graph}: {reason}; export it again")]
+    #[error("step graph {graph}: {reason}; export it again, or take another device")]
     Check {
         /// What it is called.
         graph: String,
         /// What was found.
         reason: String,
     },
+    /// A device for fp32 only.
+    #[error("device {0} computes fp32 only; leave out --precision int8, or take --device cpu")]
+    Int8(Device),
     /// Nothing to serve.
     #[error("no model to serve; give at least one bundle")]
     NoModels,

@@ -12,8 +12,9 @@ use charrnn_core::request::{GenerateRequest, ScoreRequest, ValidRequest};
 use charrnn_core::vocab::Vocab;
 use charrnn_core::StepModel;
 
+use crate::check::check_rows;
 use crate::error::{GenerateError, ServeError};
-use crate::onnx::{OrtError, OrtModel, OrtRuntime};
+use crate::onnx::{Device, OrtError, OrtModel, OrtRuntime};
 use crate::stream::{channel, EventStream};
 
 /// What a client may know of a model.
@@ -33,6 +34,8 @@ pub struct ModelInfo {
     pub hidden_size: u32,
     /// `fp32` or `int8`.
     pub precision: String,
+    /// What computes its steps: another computes other last digits.
+    pub device: Device,
     /// Bytes of state a stream holds.
     pub state_bytes: u64,
     /// Bits per character on the validation split, if known.
@@ -143,19 +146,24 @@ impl Model {
     }
 }
 
-/// Opens the bundle at `dir`, checks the hash of the graph of `precision` (default: int8 if there is one), loads it
-/// once per worker and runs first steps.
+/// Opens the bundle at `dir`, checks the hash of the graph of `precision` (default: int8 if there is one and `device` is
+/// the CPU), loads it onto `device` once per worker and runs first steps.
 pub fn load_model(
     dir: &Path,
     dylib: &Path,
+    device: Device,
     precision: Option<&str>,
     config: EngineConfig,
     workers: usize,
 ) -> Result<Model, ServeError> {
     let bundle = Bundle::open(dir)?;
-    let precision = precision.unwrap_or(bundle.default_precision());
-    let models = load_graphs(&bundle, dir, dylib, precision, &[1, config.max_streams.max(1)], workers)?;
-    Ok(Model::new(model_info(&bundle, precision), models, config))
+    let precision = choose_precision(&bundle, device, precision)?;
+    let batch = config.max_streams.max(1);
+    let mut models = load_graphs(&bundle, dir, (dylib, device), precision, &[1, batch], workers)?;
+    if device != Device::Cpu {
+        check_rows(models[0].as_mut(), batch).map_err(|reason| unlike_alone(precision, dir, reason))?;
+    }
+    Ok(Model::new(model_info(&bundle, device, precision), models, config))
 }
 
 /// The same to compress files with, which no engine does.
@@ -167,7 +175,7 @@ pub fn load_coder(
 ) -> Result<Coder, ServeError> {
     let bundle = Bundle::open(dir)?;
     let precision = precision.unwrap_or(bundle.default_precision());
-    let models = load_graphs(&bundle, dir, dylib, precision, &[], workers)?;
+    let models = load_graphs(&bundle, dir, (dylib, Device::Cpu), precision, &[], workers)?;
     Ok(Coder {
         models,
         vocab: Arc::clone(&bundle.vocab),
@@ -178,10 +186,28 @@ pub fn load_coder(
     })
 }
 
+/// The one asked for, if `device` computes it. What ONNX Runtime has of int8 for CUDA is not what int8 graphs are made of.
+pub fn choose_precision<'a>(
+    bundle: &'a Bundle,
+    device: Device,
+    asked: Option<&'a str>,
+) -> Result<&'a str, ServeError> {
+    match (device, asked) {
+        (Device::Cuda(_), Some("int8")) => Err(ServeError::Int8(device)),
+        (Device::Cuda(_), asked) => Ok(asked.unwrap_or("fp32")),
+        (Device::Cpu, asked) => Ok(asked.unwrap_or(bundle.default_precision())),
+    }
+}
+
+/// On the CPUs that were tried rows never depend on their neighbours, and tests hold that; a GPU has to show it.
+pub(crate) fn unlike_alone(precision: &str, dir: &Path, reason: String) -> ServeError {
+    ServeError::Check { graph: format!("{precision} of {}", dir.display()), reason }
+}
+
 pub(crate) fn load_graphs(
     bundle: &Bundle,
     dir: &Path,
-    dylib: &Path,
+    (dylib, device): (&Path, Device),
     precision: &str,
     warm_batches: &[usize],
     workers: usize,
@@ -190,7 +216,7 @@ pub(crate) fn load_graphs(
     let runtime = OrtRuntime::load(dylib)?;
     let name = format!("{precision} of {}", dir.display());
     let load = |_| -> Result<Box<dyn StepModel>, OrtError> {
-        let mut model = OrtModel::load(runtime, &name, &bytes, bundle.spec.clone())?;
+        let mut model = OrtModel::load(runtime, device, &name, &bytes, bundle.spec.clone())?;
         let failed = |source| OrtError::WarmUp { graph: name.clone(), source };
         model.warm_up(warm_batches).map_err(failed)?;
         Ok(Box::new(model))
@@ -198,7 +224,7 @@ pub(crate) fn load_graphs(
     Ok((0..workers.max(1)).map(load).collect::<Result<_, _>>()?)
 }
 
-pub(crate) fn model_info(bundle: &Bundle, precision: &str) -> ModelInfo {
+pub(crate) fn model_info(bundle: &Bundle, device: Device, precision: &str) -> ModelInfo {
     let manifest = &bundle.manifest;
     ModelInfo {
         name: manifest.name.clone(),
@@ -208,6 +234,7 @@ pub(crate) fn model_info(bundle: &Bundle, precision: &str) -> ModelInfo {
         num_layers: manifest.num_layers,
         hidden_size: manifest.hidden_size,
         precision: precision.to_owned(),
+        device,
         state_bytes: (bundle.spec.state_len() * size_of::<f32>()) as u64,
         bpc: manifest.precisions.get(precision).and_then(|entry| entry.bpc),
         vocab: Arc::clone(&bundle.vocab),

@@ -16,6 +16,7 @@ use crate::error::ServeError;
 use crate::logs::{start_logging, Logging, READY};
 use crate::model::load_model;
 use crate::models::Models;
+use crate::onnx::Device;
 use crate::reload::{Load, Source};
 use crate::rest::rest;
 use crate::server::{serve_checked, Control, Listeners};
@@ -45,6 +46,8 @@ pub struct ServeOptions {
     pub workers: Option<usize>,
     /// `fp32` or `int8`; default: int8 where the bundle has it.
     pub precision: Option<String>,
+    /// What computes steps.
+    pub device: Device,
     /// Limits of each model's engine.
     pub engine: EngineConfig,
     /// How long running streams may take to finish, once their model or the server goes.
@@ -151,7 +154,8 @@ fn load_models(options: &ServeOptions) -> Result<(Models, Source), ServeError> {
 fn loader(options: ServeOptions) -> Load {
     Arc::new(move |dir: &Path| {
         let workers = options.workers.unwrap_or_else(default_workers);
-        load_model(dir, &options.dylib, options.precision.as_deref(), options.engine.clone(), workers)
+        let (device, precision) = (options.device, options.precision.as_deref());
+        load_model(dir, &options.dylib, device, precision, options.engine.clone(), workers)
     })
 }
 

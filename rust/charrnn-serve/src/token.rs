@@ -14,6 +14,7 @@ use sha2::Sha256;
 
 use crate::model::ModelInfo;
 use crate::models::Models;
+use crate::onnx::Device;
 use crate::pb;
 use crate::secrets::{read_secret, FileError};
 
@@ -126,9 +127,10 @@ struct Contents {
     snapshot: Snapshot,
 }
 
-/// A model as tokens name it: a precision computes numbers of its own. Messages show its beginning.
+/// A model as tokens name it: a precision computes numbers of its own, and so does a device. Messages show its beginning.
 fn name(model: &ModelInfo) -> String {
-    format!("{} {}", model.precision, model.digest)
+    let of_device = if model.device == Device::Cpu { "" } else { "cuda " };
+    format!("{of_device}{} {}", model.precision, model.digest)
 }
 
 /// Opens the token of a request, if it has one, and puts the model and the parameters that it names into the request.

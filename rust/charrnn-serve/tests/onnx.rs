@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use charrnn_core::manifest::Bundle;
 use charrnn_core::state::StateRows;
 use charrnn_core::{ModelSpec, StepModel};
-use charrnn_serve::{OrtError, OrtModel, OrtRuntime};
+use charrnn_serve::{Device, OrtError, OrtModel, OrtRuntime};
 
 const PRECISIONS: [&str; 2] = ["fp32", "int8"];
 const STEPS: usize = 12;
@@ -30,7 +30,13 @@ impl Setup {
 
     fn load(&self, precision: &str, spec: ModelSpec) -> Result<OrtModel, OrtError> {
         let runtime = OrtRuntime::load(&self.dylib).expect("ONNX Runtime");
-        OrtModel::load(runtime, precision, &self.bundle.read(precision).expect("a sound file"), spec)
+        OrtModel::load(
+            runtime,
+            Device::Cpu,
+            precision,
+            &self.bundle.read(precision).expect("a sound file"),
+            spec,
+        )
     }
 
     fn model(&self, precision: &str) -> OrtModel {
@@ -136,7 +142,7 @@ fn a_graph_of_other_shapes_is_refused() {
 fn bytes_that_are_no_graph_and_a_second_library_are_refused() {
     let Some(setup) = Setup::from_env() else { return };
     let runtime = OrtRuntime::load(&setup.dylib).expect("ONNX Runtime");
-    let error = OrtModel::load(runtime, "noise", b"noise", setup.bundle.spec.clone()).map(drop);
+    let error = OrtModel::load(runtime, Device::Cpu, "noise", b"noise", setup.bundle.spec.clone()).map(drop);
     let error = error.expect_err("no graph");
     assert!(matches!(&error, OrtError::Load { graph, .. } if graph == "noise"), "{error}");
     let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");

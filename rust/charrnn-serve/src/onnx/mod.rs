@@ -2,6 +2,7 @@
 //!
 //! Knows graphs and tensors; knows no requests, streams or sockets.
 
+mod device;
 mod graph;
 mod model;
 mod runtime;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use charrnn_core::StepError;
 
+pub use device::{Device, UnknownDevice};
 pub use model::OrtModel;
 pub use runtime::OrtRuntime;
 
@@ -32,6 +34,14 @@ pub enum OrtError {
         loaded: PathBuf,
         /// As given.
         asked: PathBuf,
+    },
+    /// The device asked for is not there, or ONNX Runtime cannot use it.
+    #[error("device {device} cannot be used: {reason}; see that the GPU's driver and onnxruntime-gpu with its CUDA libraries are installed, or take --device cpu")]
+    Device {
+        /// As asked for.
+        device: Device,
+        /// What ONNX Runtime says.
+        reason: String,
     },
     /// No ONNX graph that this ONNX Runtime runs.
     #[error("step graph {graph} cannot be loaded: {reason}")]

@@ -3,12 +3,12 @@
 use charrnn_core::state::StateRows;
 use charrnn_core::{ModelSpec, StepError, StepModel};
 use ort::memory::MemoryInfo;
-use ort::session::builder::GraphOptimizationLevel;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::Session;
 
 use super::graph;
 use super::value::{self, Names, RawTensor};
-use super::{OrtError, OrtRuntime};
+use super::{Device, OrtError, OrtRuntime};
 
 /// A step graph loaded into its own ONNX Runtime session; give every decode thread one.
 pub struct OrtModel {
@@ -24,12 +24,19 @@ pub struct OrtModel {
 }
 
 impl OrtModel {
-    /// Loads a graph from its bytes and checks it against `spec`; `name` is for errors.
-    pub fn load(runtime: &OrtRuntime, name: &str, bytes: &[u8], spec: ModelSpec) -> Result<Self, OrtError> {
+    /// Loads a graph from its bytes onto `device` and checks it against `spec`; `name` is for errors.
+    pub fn load(
+        runtime: &OrtRuntime,
+        device: Device,
+        name: &str,
+        bytes: &[u8],
+        spec: ModelSpec,
+    ) -> Result<Self, OrtError> {
         let unusable =
             |error: ort::Error| OrtError::Load { graph: name.to_owned(), reason: error.to_string() };
         let unfit = |problem| OrtError::Graph { graph: name.to_owned(), problem };
-        let session = session(runtime, bytes).map_err(unusable)?;
+        let builder = device.on(options(runtime).map_err(unusable)?)?;
+        let session = { builder }.commit_from_memory(bytes).map_err(unusable)?;
         graph::check(&session, &spec).map_err(unfit)?;
         let names = |names| Names::new(names).ok_or_else(|| unfit("a name holds a NUL".to_owned()));
         Ok(OrtModel {
@@ -105,13 +112,13 @@ impl StepModel for OrtModel {
 }
 
 /// One thread and no spinning: parallelism comes from several workers, each with its own session.
-fn session(runtime: &OrtRuntime, bytes: &[u8]) -> ort::Result<Session> {
-    Session::builder(runtime.environment())?
+fn options(runtime: &OrtRuntime) -> ort::Result<SessionBuilder> {
+    let options = Session::builder(runtime.environment())?
         .with_intra_threads(1)?
         .with_inter_threads(1)?
         .with_parallel_execution(false)?
         .with_intra_op_spinning(false)?
         .with_inter_op_spinning(false)?
-        .with_optimization_level(GraphOptimizationLevel::All)?
-        .commit_from_memory(bytes)
+        .with_optimization_level(GraphOptimizationLevel::All)?;
+    Ok(options)
 }

@@ -16,7 +16,9 @@ use charrnn_serve::pb::char_rnn_client::CharRnnClient;
 use charrnn_serve::pb::generate_request::Start;
 use charrnn_serve::pb::generate_response::Event;
 use charrnn_serve::pb::{Chunk, GenerateRequest, GenerateResponse, Sampling, Stopping};
-use charrnn_serve::{serve_with, Access, Control, Listeners, Model, ModelInfo, ServeError, Source, TokenKey};
+use charrnn_serve::{
+    serve_with, Access, Control, Device, Listeners, Model, ModelInfo, ServeError, Source, TokenKey,
+};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -131,6 +133,7 @@ pub(crate) fn info(name: &str) -> ModelInfo {
         num_layers: 1,
         hidden_size: 1,
         precision: "fp32".to_owned(),
+        device: Device::Cpu,
         state_bytes: 4,
         bpc: Some(2.5),
         vocab: Arc::new(vocab),
