@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from charrnn import Bundle, Client
 from charrnn.cli.serve import READY
 from charrnn.errors import RequestError, ServerBusyError, ServerError, ServerUnavailableError
+from charrnn.server import serve
 from tests.servers import COMMAND, run_charrnn, running_server
 
 ENDLESS = 1_000_000
@@ -130,3 +132,37 @@ def test_a_second_signal_acts_at_once(tiny_bundle: Path, number: signal.Signals,
         process.send_signal(number)
         assert process.wait(60) == code
         stream.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_while_the_address_is_told_stops_it_as_any_other(
+    tiny_bundle: Path, number: signal.Signals
+) -> None:
+    """Here it raises within ``on_ready``, in Python, and not where the server waits for signals."""
+    program = f"""
+import os, sys
+import click
+from charrnn.cli import main
+echo = click.echo
+def tell(*words, **how):
+    os.kill(os.getpid(), {int(number)})
+    echo(*words, **how)
+click.echo = tell
+sys.exit(main(["serve", {str(tiny_bundle)!r}, "--listen", "127.0.0.1:0"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "draining" in done.stderr
+
+
+def test_what_the_told_address_raises_is_raised_once_the_server_has_ended(tiny_bundle: Path) -> None:
+    addresses = []
+
+    def fail(address: str) -> None:
+        addresses.append(address)
+        raise ValueError("not here")
+
+    with pytest.raises(ValueError, match="not here"):
+        serve([tiny_bundle], listen="127.0.0.1:0", on_ready=fail)
+    with pytest.raises(ServerUnavailableError), Client(addresses[0]) as client:
+        client.models()

@@ -12,6 +12,7 @@ use charrnn_serve::{
     check_bundle, run_server, AccessOptions, Addresses, LogFormat, Logging, ServeError, ServeOptions,
     Signals, TlsFiles,
 };
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use tokio::sync::{oneshot, Notify};
 
@@ -132,30 +133,34 @@ fn watch(
     notices: &Mutex<Receiver<Notice>>,
     on_ready: &Py<PyAny>,
 ) -> PyResult<()> {
-    let mut impatient = None;
+    let mut raised = None;
     let wait = || notices.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(SIGNAL_POLL);
     loop {
-        match py.detach(wait) {
-            Ok(Notice::Ready(Addresses { listen, metrics, admin })) => {
-                let [metrics, admin] = [metrics, admin].map(|one| one.map(|one| one.to_string()));
-                on_ready.call1(py, (listen.to_string(), metrics, admin))?;
-            }
-            Ok(Notice::Ended(result)) => return impatient.map_or_else(|| result.or_raise(), Err),
+        let told = match py.detach(wait) {
+            Ok(Notice::Ready(addresses)) => tell(py, on_ready, addresses),
+            Ok(Notice::Ended(result)) => return raised.map_or_else(|| result.or_raise(), Err),
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(raise("ServerError", "the server's thread died"))
             }
-            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+        };
+        // A signal that comes while Python is told of the addresses raises there, and is a wish to stop as any other.
+        let is_fault = told.as_ref().is_err_and(|error| error.is_instance_of::<PyException>(py));
+        let Err(error) = told.and_then(|()| py.check_signals()) else { continue };
+        match stops.pop() {
+            Some(stop) => drop(stop.send(())),
+            None => return Err(error),
         }
-        if let Err(signal) = py.check_signals() {
-            match stops.pop() {
-                Some(stop) => drop(stop.send(())),
-                None => return Err(signal),
-            }
-            if stops.is_empty() {
-                impatient = Some(signal);
-            }
+        if stops.is_empty() || is_fault {
+            raised = Some(error);
         }
     }
+}
+
+fn tell(py: Python<'_>, on_ready: &Py<PyAny>, addresses: Addresses) -> PyResult<()> {
+    let Addresses { listen, metrics, admin } = addresses;
+    let [metrics, admin] = [metrics, admin].map(|one| one.map(|one| one.to_string()));
+    on_ready.call1(py, (listen.to_string(), metrics, admin)).map(drop)
 }
 
 /// Name, version, precision, state bytes, bytes of the graph, bytes of a stream; raises what is wrong.
