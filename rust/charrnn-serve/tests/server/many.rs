@@ -17,6 +17,8 @@ use tonic::{Code, Request, Status, Streaming};
 struct Call {
     requests: mpsc::Sender<GenerateRequest>,
     responses: Streaming<GenerateResponse>,
+    /// What came of other texts before a refusal.
+    passed: Vec<GenerateResponse>,
 }
 
 impl Call {
@@ -29,7 +31,7 @@ impl Call {
         let mut request = Request::new(ReceiverStream::new(receiver));
         timeout.into_iter().for_each(|timeout| request.set_timeout(timeout));
         let answer = server.client().await.generate_many(request).await.expect("a call");
-        Call { requests, responses: answer.into_inner() }
+        Call { requests, responses: answer.into_inner(), passed: Vec::new() }
     }
 
     async fn ask(&self, request: GenerateRequest) {
@@ -52,16 +54,21 @@ impl Call {
         loop {
             let response = self.next().await;
             if let Some(Event::Refused(refused)) = response.event {
+                self.passed.retain(|passed| passed.request_id != response.request_id);
                 return (response.request_id, refused);
             }
+            self.passed.push(response);
         }
     }
 
-    /// Half-closes; all that comes then by id, and how the call ended.
+    /// Half-closes; all that comes then by id, after what came before a refusal, and how the call ended.
     async fn finish(self) -> (HashMap<String, Vec<GenerateResponse>>, Option<Status>) {
-        let Call { requests, mut responses } = self;
+        let Call { requests, mut responses, passed } = self;
         drop(requests);
         let mut by_id: HashMap<String, Vec<GenerateResponse>> = HashMap::new();
+        passed
+            .into_iter()
+            .for_each(|response| by_id.entry(response.request_id.clone()).or_default().push(response));
         loop {
             match within_patience(responses.message()).await {
                 Ok(Some(response)) => {
@@ -295,7 +302,7 @@ async fn texts_finish_when_the_server_stops_and_an_idle_call_ends() {
     }
     assert_eq!(refused, HashSet::from(["STOPPING".to_owned()]));
     drop(permits);
-    let Call { requests, mut responses } = call;
+    let Call { requests, mut responses, .. } = call;
     let mut got = Vec::new();
     let status = loop {
         match within_patience(responses.message()).await {
