@@ -290,11 +290,17 @@ class _Silent(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class _Web(http.server.ThreadingHTTPServer):
+    """A thread each: the connection of the attempt before would hold up the one that asks what this is."""
+
+    def handle_error(self, *_: object) -> None:
+        """Says nothing of clients that close what is no use to them: stderr is what a test looks at."""
+
+
 @pytest.fixture(scope="module")
 def strangers() -> Iterator[dict[str, str]]:
     """Addresses of servers that are not charrnn's."""
-    # A thread each: the connection of the attempt before would hold up the one that asks what this is.
-    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Silent)
+    web = _Web(("127.0.0.1", 0), _Silent)
     threading.Thread(target=web.serve_forever, daemon=True).start()
     other = grpc.server(ThreadPoolExecutor(1))
     port = other.add_insecure_port("127.0.0.1:0")
