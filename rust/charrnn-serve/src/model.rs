@@ -186,7 +186,7 @@ pub fn load_coder(
     })
 }
 
-/// The one asked for, if `device` computes it. What ONNX Runtime has of int8 for CUDA is not what int8 graphs are made of.
+/// The one asked for, if `device` computes it. int8 has not been seen to compute on a GPU.
 pub fn choose_precision<'a>(
     bundle: &'a Bundle,
     device: Device,

@@ -44,7 +44,7 @@ pub struct ServeOptions {
     pub resume_key_file: Option<PathBuf>,
     /// Decode threads a model; default: one a core.
     pub workers: Option<usize>,
-    /// `fp32` or `int8`; default: int8 where the bundle has it.
+    /// `fp32` or `int8`; default: int8 where the bundle and the device have it.
     pub precision: Option<String>,
     /// What computes steps.
     pub device: Device,
