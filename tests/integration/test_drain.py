@@ -22,7 +22,7 @@ from tests.servers import COMMAND
 SEED = 4
 SHORT, LONG, ENDLESS = 5_000, 100_000, 1_000_000
 DRAIN_S = 20
-PAUSE_S = 0.005  # so that what the server says is read as fast as it comes: of a flood the end is lost with the socket
+PAUSE_S = 0.005  # all that the server says is to be read: what is not is lost with the socket
 
 
 def request(max_tokens: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -9,12 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
+
 from charrnn import Client
 from charrnn.bench.load import run_load
 from charrnn.bench.plan import LoadPlan
 from charrnn.errors import ServerBusyError
 from tests.certificates import Served, serving
-from tests.replicas import eventually
+from tests.replicas import eventually, replica
 from tests.scrapes import read, series
 
 SLOTS, QUEUE = 8, 32
@@ -124,3 +127,15 @@ def test_who_has_all_that_one_may_have_is_refused_and_another_is_not(
                 refused += 1
         assert refused == 46
         assert len(polite.generate(max_tokens=LENGTH).read()) == LENGTH
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux")
+def test_threads_that_decode_give_way_to_the_one_that_answers(tiny_bundle: Path, tmp_path: Path) -> None:
+    with replica(tiny_bundle, tmp_path) as server:
+        niceness: dict[str, set[int]] = {}
+        for stat in Path(f"/proc/{server.process.pid}/task").glob("*/stat"):
+            name, _, fields = stat.read_text().partition("(")[2].rpartition(") ")
+            niceness.setdefault(name, set()).add(int(fields.split()[16]))
+    (decoding,) = niceness.pop("charrnn-decode-")  # the kernel keeps 15 characters
+    others = set.union(*niceness.values())
+    assert others == {decoding - 5}, niceness

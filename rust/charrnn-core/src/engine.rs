@@ -28,8 +28,8 @@ const ABORT_GRACE: Duration = Duration::from_secs(5);
 /// Where the engine reads the time; must not run backwards.
 pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
 
-/// The sizes of an engine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The sizes of an engine, and what its threads begin with.
+#[derive(Clone, Debug)]
 pub struct EngineConfig {
     /// Rows of each worker's batch, at least 1.
     pub max_streams: usize,
@@ -39,12 +39,20 @@ pub struct EngineConfig {
     pub stall_timeout: Duration,
     /// Room for the states after prompts read before, which then are not read again; 0 is off.
     pub prompt_cache_bytes: usize,
+    /// The first thing that a decode thread does, such as to change its priority.
+    pub on_start: fn(),
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
         let stall_timeout = Duration::from_secs(30);
-        EngineConfig { max_streams: 64, max_queue: 1024, stall_timeout, prompt_cache_bytes: 0 }
+        EngineConfig {
+            max_streams: 64,
+            max_queue: 1024,
+            stall_timeout,
+            prompt_cache_bytes: 0,
+            on_start: || {},
+        }
     }
 }
 
@@ -67,10 +75,15 @@ impl Engine {
     /// # Panics
     /// If a model and the vocabulary differ in size, or the system starts no thread.
     pub fn start(models: Vec<Box<dyn StepModel>>, vocab: Arc<Vocab>, config: EngineConfig) -> Engine {
+        let on_start = config.on_start;
         let (mut engine, workers) = Engine::unstarted(models, vocab, config, Arc::new(Instant::now));
         let spawn = |(i, worker): (usize, Worker)| {
             let thread = std::thread::Builder::new().name(format!("charrnn-decode-{i}"));
-            thread.spawn(move || worker.run()).expect("the system starts a decode thread")
+            let run = move || {
+                on_start();
+                worker.run();
+            };
+            thread.spawn(run).expect("the system starts a decode thread")
         };
         engine.threads = workers.into_iter().enumerate().map(spawn).collect();
         engine
@@ -119,6 +132,11 @@ impl Engine {
         let worker = stream.worker();
         // A worker without a receiver died a moment ago: as good as stopping.
         self.jobs[worker].send(stream).map_err(|_| SubmitError::Stopping)
+    }
+
+    /// Why `submit` would turn away whatever came just now, if there is no room; counted as if it had.
+    pub fn turn_away(&self) -> Option<SubmitError> {
+        self.admission.turn_away()
     }
 
     /// Streams that had a slot and are not over, parked ones included.

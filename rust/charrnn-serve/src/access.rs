@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tonic::codegen::http::{Extensions, HeaderMap};
+use tonic::codegen::http::{HeaderMap, Request};
 use tracing::{info, warn};
 
 use crate::auth::Tokens;
@@ -13,7 +13,13 @@ use crate::clients::{Clients, Seat};
 use crate::incoming::Peer;
 use crate::secrets::FileError;
 use crate::status::Refusal;
+use crate::tell::tell;
 use crate::tls::{Tls, TlsFiles};
+
+/// Answered without a token, as probes have none; it says no more than that the server is there.
+const OPEN_PATH: &str = "/grpc.health.v1.Health/Check";
+/// The name of the tokens that may change what is served.
+const ADMIN: &str = "admin";
 
 /// What `Access::load` needs to know.
 #[derive(Clone, Debug, Default)]
@@ -72,19 +78,36 @@ impl Access {
         }
     }
 
-    pub(crate) fn has_tokens(&self) -> bool {
-        self.tokens.is_some()
-    }
-
     pub(crate) fn tls(&self) -> Option<Arc<Tls>> {
         self.tls.clone()
     }
 
-    /// Whose request this is: of the token's name, else of whom its certificate is about, else of where it is from.
-    pub(crate) fn admit(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Client, Refusal> {
-        let peer = extensions.get::<Peer>();
+    /// The request of a client that is let in, and whose it is.
+    pub(crate) fn admit<B>(&self, mut request: Request<B>) -> Result<Request<B>, Refusal> {
+        if request.uri().path() != OPEN_PATH {
+            let client = self.client(&request)?;
+            request.extensions_mut().insert(client);
+        }
+        Ok(request)
+    }
+
+    /// The same for those only whose token is named admin, where there are tokens.
+    pub(crate) fn admit_admin<B>(&self, request: Request<B>) -> Result<Request<B>, Refusal> {
+        let request = self.admit(request)?;
+        match request.extensions().get::<Client>() {
+            Some(client) if self.tokens.is_some() && *client.name != *ADMIN => {
+                tell(format_args!("auth: {}: {}", client.name, Refusal::NotAdmin));
+                Err(Refusal::NotAdmin)
+            }
+            _ => Ok(request),
+        }
+    }
+
+    /// Of the token's name, else of whom its certificate is about, else of where it is from.
+    fn client<B>(&self, request: &Request<B>) -> Result<Client, Refusal> {
+        let peer = request.extensions().get::<Peer>();
         let name = match &self.tokens {
-            Some(tokens) => tokens.check(headers, peer.map(|peer| peer.address.ip()))?,
+            Some(tokens) => tokens.check(request.headers(), peer.map(|peer| peer.address.ip()))?,
             None => peer.map(Peer::name).unwrap_or_default(),
         };
         Ok(Client { name, clients: Arc::clone(&self.clients) })

@@ -1,26 +1,19 @@
-//! Bearer tokens: which are known, from a file, and a layer that every RPC of a server goes through.
+//! Bearer tokens: which are known, from a file.
 //!
 //! A token is compared by its hash, with all that are known, in a time that tells nothing of them; none is ever shown.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::{ready, Ready};
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio_util::either::Either;
-use tonic::body::Body;
 use tonic::codegen::http::header::AUTHORIZATION;
-use tonic::codegen::http::{HeaderMap, Request, Response};
-use tonic::Status;
-use tower::{Layer, Service};
+use tonic::codegen::http::HeaderMap;
 
-use crate::access::{Access, Client};
 use crate::secrets::{fingerprint, read_secret, FileError};
 use crate::status::Refusal;
 use crate::tell::tell;
@@ -28,8 +21,6 @@ use crate::tell::tell;
 /// 96 bits where every character is one of 64: nobody guesses that.
 const MIN_TOKEN_CHARS: usize = 16;
 const MAX_NAME_CHARS: usize = 64;
-/// Answered without a token, as probes have none; it says no more than that the server is there.
-const OPEN_PATH: &str = "/grpc.health.v1.Health/Check";
 
 /// Failures that a peer may have at once, before it has one a second.
 const BURST: f64 = 10.0;
@@ -171,74 +162,5 @@ fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !0_u128 << 64)),
         address => address,
-    }
-}
-
-/// Lets requests through that `Access` admits, and tells who asks.
-#[derive(Clone)]
-pub(crate) struct AuthLayer {
-    access: Access,
-    /// Where there are tokens, the name of those that do.
-    only: Option<&'static str>,
-}
-
-impl AuthLayer {
-    /// For whoever has a token, if there are any.
-    pub(crate) fn anybody(access: Access) -> Self {
-        AuthLayer { access, only: None }
-    }
-
-    /// For whoever has a token of the name `admin`, if there are any.
-    pub(crate) fn admin(access: Access) -> Self {
-        AuthLayer { access, only: Some("admin") }
-    }
-
-    fn admit(&self, request: &Request<Body>) -> Result<Client, Refusal> {
-        let client = self.access.admit(request.headers(), request.extensions())?;
-        match self.only {
-            Some(only) if self.access.has_tokens() && *client.name() != *only => {
-                tell(format_args!("auth: {}: {}", client.name(), Refusal::NotAdmin));
-                Err(Refusal::NotAdmin)
-            }
-            _ => Ok(client),
-        }
-    }
-}
-
-impl<S> Layer<S> for AuthLayer {
-    type Service = Auth<S>;
-
-    fn layer(&self, inner: S) -> Auth<S> {
-        Auth { inner, layer: self.clone() }
-    }
-}
-
-/// See [`AuthLayer`].
-#[derive(Clone)]
-pub(crate) struct Auth<S> {
-    inner: S,
-    layer: AuthLayer,
-}
-
-impl<S: Service<Request<Body>, Response = Response<Body>>> Service<Request<Body>> for Auth<S> {
-    type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = Either<Ready<Result<Response<Body>, S::Error>>, S::Future>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        if request.uri().path() == OPEN_PATH {
-            return Either::Right(self.inner.call(request));
-        }
-        match self.layer.admit(&request) {
-            Ok(client) => {
-                request.extensions_mut().insert(client);
-                Either::Right(self.inner.call(request))
-            }
-            Err(refusal) => Either::Left(ready(Ok(Status::from(refusal).into_http()))),
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use charrnn_core::compress::Coder;
-use charrnn_core::engine::{Engine, EngineConfig};
+use charrnn_core::engine::{Engine, EngineConfig, SubmitError};
 use charrnn_core::manifest::Bundle;
 use charrnn_core::meter::Stats;
 use charrnn_core::request::{GenerateRequest, ScoreRequest, ValidRequest};
@@ -96,6 +96,11 @@ impl Model {
     pub fn score(&self, request: ScoreRequest, caller: Caller) -> Result<EventStream, GenerateError> {
         let info = &self.info;
         self.submit(request.validate(&info.vocab, info.start_token, info.end_token)?, caller)
+    }
+
+    /// Why a request is turned away just now, whatever it says, if there is no room; counted as if it had been read.
+    pub(crate) fn turn_away(&self) -> Option<SubmitError> {
+        self.engine.turn_away()
     }
 
     fn submit(&self, request: ValidRequest, caller: Caller) -> Result<EventStream, GenerateError> {

@@ -120,6 +120,15 @@ impl Models {
         }
     }
 
+    /// Why a request is refused just now, whatever it says: there is no room, and one model only that it can be for.
+    pub(crate) fn turn_away(&self) -> Result<(), Refusal> {
+        let state = self.read();
+        let [Entry { model, .. }] = state.entries.as_slice() else { return Ok(()) };
+        let Some(error) = model.turn_away() else { return Ok(()) };
+        has_refused();
+        Err(Refusal::Submit(error))
+    }
+
     /// Has `model` serve under its name from now on; the one that did retires.
     pub(crate) fn put(&self, model: Model) -> Result<Option<Model>, Refusal> {
         let mut state = self.write();

@@ -1,4 +1,4 @@
-//! What this process uses, where the system says it (Linux).
+//! What this process uses, and the priority of its threads, where the system has them (Linux).
 
 /// What this process has used so far and holds now.
 #[derive(Clone, Copy, Debug)]
@@ -27,3 +27,18 @@ pub(crate) fn usage() -> Option<Usage> {
 pub(crate) fn usage() -> Option<Usage> {
     None
 }
+
+/// Of decode threads. The thread that serves connections shares the cores with them and needs little, but at once.
+#[cfg(target_os = "linux")]
+const DECODE_NICENESS: i32 = 5;
+
+/// Has every other thread of this process come before this one; what is not this process's gains by it only where no
+/// control group divides the cores between the two.
+#[cfg(target_os = "linux")]
+pub(crate) fn give_way() {
+    // It is refused to nobody. On Linux, other than in POSIX, it is about this thread alone.
+    let _ = rustix::process::nice(DECODE_NICENESS);
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn give_way() {}

@@ -17,6 +17,7 @@ use crate::logs::{start_logging, Logging, READY};
 use crate::model::load_model;
 use crate::models::Models;
 use crate::onnx::Device;
+use crate::process::give_way;
 use crate::reload::{Load, Source};
 use crate::rest::rest;
 use crate::server::{serve_checked, Control, Listeners};
@@ -155,7 +156,8 @@ fn loader(options: ServeOptions) -> Load {
     Arc::new(move |dir: &Path| {
         let workers = options.workers.unwrap_or_else(default_workers);
         let (device, precision) = (options.device, options.precision.as_deref());
-        load_model(dir, &options.dylib, device, precision, options.engine.clone(), workers)
+        let config = EngineConfig { on_start: give_way, ..options.engine.clone() };
+        load_model(dir, &options.dylib, device, precision, config, workers)
     })
 }
 

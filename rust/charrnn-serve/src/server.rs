@@ -8,16 +8,18 @@ use tokio::net::TcpListener;
 use tokio::sync::{watch, Notify};
 use tokio::task::{spawn_blocking, JoinSet};
 use tonic::body::Body;
-use tonic::codegen::http::{HeaderValue, Response};
+use tonic::codegen::http::{HeaderValue, Request, Response};
 use tonic::server::NamedService;
 use tonic::transport::Server;
+use tonic::Status;
 use tonic_health::server::HealthService;
+use tower::filter::FilterLayer;
 use tower::util::MapResponseLayer;
+use tower::BoxError;
 use tracing::{error, info};
 
 use crate::access::Access;
 use crate::admin::AdminService;
-use crate::auth::AuthLayer;
 use crate::error::ServeError;
 use crate::health::Health;
 use crate::incoming::Incoming;
@@ -29,7 +31,8 @@ use crate::pb::admin_server::AdminServer;
 use crate::pb::char_rnn_server::CharRnnServer;
 use crate::pb::FILE_DESCRIPTOR_SET;
 use crate::reload::{Reloader, Source};
-use crate::service::CharRnnService;
+use crate::service::{shed, CharRnnService};
+use crate::status::Refusal;
 use crate::token::TokenKey;
 
 /// Streams one connection may hold at once; more wait in the client. HTTP/2's own default is no limit.
@@ -184,6 +187,7 @@ async fn listen(
     health: HealthService,
     mut closing: watch::Receiver<()>,
 ) -> Result<(), tonic::transport::Error> {
+    let admitting = Arc::clone(&models);
     let service = CharRnnService { models, closing: closing.clone() };
     let service = CharRnnServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let health = tonic_health::pb::health_server::HealthServer::new(health);
@@ -191,7 +195,8 @@ async fn listen(
     let incoming = Incoming::new(listener, access.tls());
     transport()
         .layer(MapResponseLayer::new(oversize_is_exhausted))
-        .layer(AuthLayer::anybody(access))
+        .layer(gate(move |request| access.admit(request)))
+        .layer(gate(move |request| shed(&admitting, request)))
         .add_service(service)
         .add_service(health)
         .add_service(reflection().build_v1().expect("committed descriptors decode"))
@@ -205,7 +210,7 @@ async fn listen_admin(listener: TcpListener, access: Access, service: AdminServi
     let service = AdminServer::new(service).max_decoding_message_size(MAX_ADMIN_MESSAGE_BYTES);
     let reflection = || reflection(&[AdminServer::<AdminService>::NAME]);
     let served = transport()
-        .layer(AuthLayer::admin(access))
+        .layer(gate(move |request| access.admit_admin(request)))
         .add_service(service)
         .add_service(reflection().build_v1().expect("committed descriptors decode"))
         .add_service(reflection().build_v1alpha().expect("committed descriptors decode"))
@@ -243,6 +248,14 @@ fn reflection(services: &[&str]) -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
     let itself = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
     services.iter().chain(&itself).fold(builder, |builder, name| builder.with_service_name(*name))
+}
+
+/// A layer through which requests go as `check` gives them back; one that it refuses is answered with the status.
+fn gate<F>(check: F) -> FilterLayer<impl Fn(Request<Body>) -> Result<Request<Body>, BoxError> + Clone>
+where
+    F: Fn(Request<Body>) -> Result<Request<Body>, Refusal> + Clone,
+{
+    FilterLayer::new(move |request| check(request).map_err(|refusal| Status::from(refusal).into()))
 }
 
 /// gRPC says RESOURCE_EXHAUSTED for a message over the cap where tonic says OUT_OF_RANGE, which nothing else here says.

@@ -13,6 +13,7 @@ use charrnn_core::snapshot::Snapshot;
 use charrnn_core::vocab::Unit;
 use tokio::sync::watch;
 use tokio_stream::Stream;
+use tonic::codegen::http;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -29,6 +30,8 @@ use crate::stats::to_pb_stats;
 use crate::status::Refusal;
 use crate::stream::EventStream;
 use crate::token::{unseal, Sealer};
+
+const GENERATE_PATH: &str = "/charrnn.v1.CharRnn/Generate";
 
 /// `charrnn.v1.CharRnn` over some models.
 pub(crate) struct CharRnnService {
@@ -84,6 +87,15 @@ impl pb::char_rnn_server::CharRnn for CharRnnService {
         let asked = all.iter().filter(|model| name.is_empty() || model.info().name == name);
         Ok(Response::new(pb::GetStatsResponse { models: asked.map(to_pb_stats).collect() }))
     }
+}
+
+/// Refuses a text before its request is read, if it would be whatever it says: far over capacity the server's own time
+/// goes into refusals, and most of what one costs lies between the headers of a request and its model.
+pub(crate) fn shed<B>(models: &Models, request: http::Request<B>) -> Result<http::Request<B>, Refusal> {
+    if request.uri().path() == GENERATE_PATH {
+        models.turn_away()?;
+    }
+    Ok(request)
 }
 
 /// Finds the model of a request and admits it.

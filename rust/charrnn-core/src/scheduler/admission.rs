@@ -75,8 +75,21 @@ impl Admission {
         ticket
     }
 
+    /// What `admit` would say of any request just now, if that is that there is no room; it counts as said.
+    pub(crate) fn turn_away(&self) -> Option<SubmitError> {
+        let is_full = !self.is_stopping() && self.live.load(SeqCst) >= self.capacity();
+        is_full.then(|| {
+            self.streams.queue_full.fetch_add(1, Relaxed);
+            SubmitError::QueueFull { max_queue: self.max_queue }
+        })
+    }
+
+    fn capacity(&self) -> usize {
+        self.num_slots.saturating_add(self.max_queue)
+    }
+
     fn take_place(self: &Arc<Self>) -> Result<Ticket, SubmitError> {
-        let capacity = self.num_slots.saturating_add(self.max_queue);
+        let capacity = self.capacity();
         let worker = self.least_loaded().filter(|_| !self.is_stopping()).ok_or(SubmitError::Stopping)?;
         self.live
             .fetch_update(SeqCst, SeqCst, |live| (live < capacity).then_some(live + 1))
@@ -241,7 +254,10 @@ mod tests {
         let second = admission.admit().expect("a place in the queue");
         assert_eq!((admission.num_running(), admission.num_waiting()), (1, 1));
         assert_eq!(admission.admit().expect_err("full"), SubmitError::QueueFull { max_queue: 1 });
+        assert_eq!(admission.turn_away(), Some(SubmitError::QueueFull { max_queue: 1 }));
+        assert_eq!(admission.stats().queue_full, 2);
         drop(first);
+        assert_eq!(admission.turn_away(), None);
         assert_eq!((admission.num_running(), admission.num_waiting()), (0, 1));
         assert!(!admission.wait_until_empty(Duration::ZERO));
         drop(second);
@@ -251,8 +267,10 @@ mod tests {
     #[test]
     fn a_stopped_engine_admits_nobody() {
         let admission = Arc::new(Admission::new(1, 1, 0));
+        let _ticket = admission.admit().expect("a slot");
         admission.stop();
+        assert_eq!(admission.turn_away(), None);
         assert_eq!(admission.admit().expect_err("stopped"), SubmitError::Stopping);
-        assert_eq!(admission.num_waiting(), 0);
+        assert_eq!(admission.num_waiting(), 1);
     }
 }
