@@ -17,7 +17,7 @@ from charrnn import AsyncClient, Client
 from charrnn.admin import Admin
 from charrnn.errors import RequestError, ServerBusyError, ServerError
 from tests.certificates import Authority, Served, serving, tls_options
-from tests.scrapes import read
+from tests.scrapes import read, series
 from tests.servers import run_charrnn
 
 ALICE, BOB, WRONG, ROOT = (f"{name}-0123456789abcdef" for name in ("alice", "bob", "wrong", "root"))
@@ -164,6 +164,29 @@ def test_failures_of_a_peer_are_limited(served: Served) -> None:
         assert client.models()
 
 
+def _denied(served: Served, token: str = ALICE) -> dict[str, float]:
+    """What was not let in so far, by reason."""
+    found = series(read(served.metrics, token))
+    head = 'charrnn_denied_total{reason="'
+    return {
+        name.removeprefix(head).removesuffix('"}'): value
+        for name, value in found.items()
+        if name.startswith(head) and value
+    }
+
+
+def test_who_is_not_let_in_is_counted(served: Served) -> None:
+    assert _denied(served) == {}
+    with Client(served.address, token=WRONG) as wrong, Client(served.address) as nobody:
+        for client in (wrong, wrong, nobody):
+            _failure(client)
+    assert run_charrnn("admin", "drain", served.admin, "--token", ALICE).returncode == 1
+    with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+        read(served.metrics, None)
+    refused.value.close()
+    assert _denied(served) == {"wrong_token": 2, "no_token": 2, "not_admin": 1}
+
+
 def test_tokens_change_while_a_text_goes_on(served: Served, tokens: Path) -> None:
     with Client(served.address, token=ALICE) as alice, alice.generate(max_tokens=1_000_000) as live:
         next(live)
@@ -203,6 +226,7 @@ def test_a_client_has_so_many_texts_at_once(tiny_bundle: Path, tokens: Path, tmp
         with pytest.raises(ServerBusyError, match="max_streams_per_client is 2"):
             alice.generate(max_tokens=1).read()
         assert len(bob.generate(max_tokens=5).read()) == 5
+        assert _denied(served) == {"client_full": 1}
         for stream in live:
             stream.close()
 

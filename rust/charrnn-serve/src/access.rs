@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use crate::auth::Tokens;
 use crate::clients::{Clients, Seat};
+use crate::denied::Denied;
 use crate::incoming::Peer;
 use crate::secrets::FileError;
 use crate::status::Refusal;
@@ -38,6 +39,7 @@ pub struct Access {
     tls: Option<Arc<Tls>>,
     tokens: Option<Arc<Tokens>>,
     clients: Arc<Clients>,
+    denied: Arc<Denied>,
 }
 
 /// Whose requests share one cap and take turns with those of others.
@@ -45,6 +47,7 @@ pub struct Access {
 pub(crate) struct Client {
     name: Arc<str>,
     clients: Arc<Clients>,
+    denied: Arc<Denied>,
 }
 
 impl Client {
@@ -54,7 +57,7 @@ impl Client {
 
     /// A place for one text more, at once or not at all.
     pub(crate) fn enter(&self) -> Result<Seat, Refusal> {
-        self.clients.enter(&self.name)
+        self.clients.enter(&self.name).inspect_err(|refusal| self.denied.count(refusal))
     }
 }
 
@@ -65,6 +68,7 @@ impl Access {
             tls: options.tls.map(Tls::load).transpose()?.map(Arc::new),
             tokens: options.token_file.map(Tokens::load).transpose()?.map(Arc::new),
             clients: Arc::new(Clients::new(options.max_streams_per_client)),
+            denied: Arc::default(),
         })
     }
 
@@ -85,7 +89,7 @@ impl Access {
     /// The request of a client that is let in, and whose it is.
     pub(crate) fn admit<B>(&self, mut request: Request<B>) -> Result<Request<B>, Refusal> {
         if request.uri().path() != OPEN_PATH {
-            let client = self.client(&request)?;
+            let client = self.client(&request).inspect_err(|refusal| self.denied.count(refusal))?;
             request.extensions_mut().insert(client);
         }
         Ok(request)
@@ -97,6 +101,7 @@ impl Access {
         match request.extensions().get::<Client>() {
             Some(client) if self.tokens.is_some() && *client.name != *ADMIN => {
                 tell(format_args!("auth: {}: {}", client.name, Refusal::NotAdmin));
+                self.denied.count(&Refusal::NotAdmin);
                 Err(Refusal::NotAdmin)
             }
             _ => Ok(request),
@@ -110,16 +115,22 @@ impl Access {
             Some(tokens) => tokens.check(request.headers(), peer.map(|peer| peer.address.ip()))?,
             None => peer.map(Peer::name).unwrap_or_default(),
         };
-        Ok(Client { name, clients: Arc::clone(&self.clients) })
+        Ok(Client { name, clients: Arc::clone(&self.clients), denied: Arc::clone(&self.denied) })
     }
 
     /// The same for what a connection needs no certificate for.
     pub(crate) fn admit_scrape(&self, headers: &HeaderMap, peer: &Peer) -> Result<(), Refusal> {
-        match (&self.tls, &self.tokens) {
+        let admitted = match (&self.tls, &self.tokens) {
             (Some(tls), _) if tls.asks_clients() && peer.subject.is_none() => Err(Refusal::NoCertificate),
             (_, Some(tokens)) => tokens.check(headers, Some(peer.address.ip())).map(drop),
             (_, None) => Ok(()),
-        }
+        };
+        admitted.inspect_err(|refusal| self.denied.count(refusal))
+    }
+
+    /// How many it did not let in, by reason.
+    pub(crate) fn denied(&self) -> &Denied {
+        &self.denied
     }
 }
 

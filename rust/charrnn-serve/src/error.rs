@@ -18,7 +18,7 @@ pub enum ServeError {
     #[error(transparent)]
     Ort(#[from] OrtError),
     /// The model does not compute what it should.
-    #[error("step graph {graph}: {reason}; export it again, or take another device")]
+    #[error("step graph {graph}: {reason}; export it again, or serve it on another device")]
     Check {
         /// What it is called.
         graph: String,

@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 
 use charrnn_core::meter::{Counted, Outcome, Stats};
 
+use crate::denied::Denied;
 use crate::process::Usage;
 use crate::stats::{ended, rejected};
 
@@ -65,6 +66,7 @@ fn cancelled(stats: &Stats) -> u64 {
 /// The page for models, by name, and the process they run in.
 pub(crate) fn exposition(
     models: &[(String, Stats)],
+    denied: &Denied,
     num_load_failures: u64,
     usage: Option<&Usage>,
 ) -> String {
@@ -79,6 +81,14 @@ pub(crate) fn exposition(
     });
     TIMES.into_iter().for_each(|family| page.histogram(family, TIME_BITS, NANOSECONDS));
     SIZES.into_iter().for_each(|family| page.histogram(family, SIZE_BITS, 1.0));
+    page.head(
+        "charrnn_denied_total",
+        "counter",
+        "Requests not let in, before any model was asked, by reason.",
+    );
+    for (reason, count) in denied.read() {
+        page.line(format_args!("charrnn_denied_total{{reason=\"{}\"}} {count}", reason.to_ascii_lowercase()));
+    }
     page.head(
         "charrnn_model_reload_failures_total",
         "counter",
@@ -178,7 +188,12 @@ mod tests {
     fn buckets_are_cumulative_and_in_the_unit_of_the_name() {
         let step = counted(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 4], 4_500_000_000);
         let batch = counted(&[0, 5, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2], 20_000);
-        let text = exposition(&[("a".to_owned(), Stats { step, batch, ..Stats::default() })], 0, None);
+        let text = exposition(
+            &[("a".to_owned(), Stats { step, batch, ..Stats::default() })],
+            &Denied::default(),
+            0,
+            None,
+        );
         for line in [
             "charrnn_step_seconds_bucket{model=\"a\",le=\"0.000001023\"} 3",
             "charrnn_step_seconds_bucket{model=\"a\",le=\"0.000002047\"} 7",
@@ -195,7 +210,7 @@ mod tests {
 
     #[test]
     fn names_cannot_leave_their_quotes() {
-        let text = exposition(&[("a\"} 1\n\\".to_owned(), Stats::default())], 0, None);
+        let text = exposition(&[("a\"} 1\n\\".to_owned(), Stats::default())], &Denied::default(), 0, None);
         assert!(text.contains("charrnn_slots{model=\"a\\\"} 1\\n\\\\\"} 0\n"), "{text}");
     }
 }

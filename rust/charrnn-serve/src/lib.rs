@@ -10,6 +10,7 @@ mod check;
 mod clients;
 #[doc(hidden)]
 pub mod codec;
+mod denied;
 mod error;
 mod exposition;
 mod greeting;

@@ -48,7 +48,8 @@ pub(crate) struct Scraped {
 
 impl Scraped {
     fn metrics(&self) -> String {
-        exposition(&self.models.stats(), self.reloader.num_failures(), usage().as_ref())
+        let (denied, failures) = (self.access.denied(), self.reloader.num_failures());
+        exposition(&self.models.stats(), denied, failures, usage().as_ref())
     }
 
     fn health(&self) -> (StatusCode, &'static str) {

@@ -150,7 +150,9 @@ async fn odd_requests_make_no_series_and_labels_are_closed() {
     }
     let after = scrape(&server).await;
     assert_eq!(after.keys().cloned().collect::<BTreeSet<_>>(), before);
-    let reasons: Vec<_> = Outcome::ALL.into_iter().map(Outcome::name).collect();
+    let denied =
+        ["no_token", "wrong_token", "too_many_failures", "no_certificate", "not_admin", "client_full"];
+    let reasons: Vec<_> = Outcome::ALL.into_iter().map(Outcome::name).chain(denied).collect();
     for (label, value) in after.keys().flat_map(|series| labels(series)) {
         match label {
             "model" => assert!(["one", "two"].contains(&value), "{value}"),
