@@ -129,6 +129,23 @@ def test_who_has_all_that_one_may_have_is_refused_and_another_is_not(
         assert len(polite.generate(max_tokens=LENGTH).read()) == LENGTH
 
 
+def test_a_long_prompt_for_a_full_queue_is_refused_in_the_midst_of_being_sent(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """It is more than HTTP/2 sends before any of it is read."""
+    limits = ("--max-streams", "1", "--workers", "1", "--queue", "0")
+    with serving(tiny_bundle, tmp_path / "log", *limits) as served, Client(served.address) as client:
+        symbol = client.models()[0].vocab.decode([0])
+        with client.generate(max_tokens=1_000_000) as live:
+            next(live)
+            for _ in range(20):
+                with pytest.raises(ServerBusyError, match="queue is full"):
+                    client.generate(symbol * 65_536, max_tokens=1).read()
+        eventually("there is room", lambda: value(served, "active_streams") == 0)
+        assert value(served, "chars_total") > 0
+        assert len(client.generate(symbol * 65_536, max_tokens=1).read()) == 1
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux")
 def test_threads_that_decode_give_way_to_the_one_that_answers(tiny_bundle: Path, tmp_path: Path) -> None:
     with replica(tiny_bundle, tmp_path) as server:
