@@ -7,16 +7,28 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from charrnn import Client
+from charrnn._pb import charrnn_pb2 as pb
 from charrnn.bench.load import run_load
 from charrnn.bench.plan import LoadPlan
 from charrnn.errors import ServerBusyError
 from tests.certificates import Served, serving
+from tests.frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    Connection,
+    call_headers,
+    frame,
+    message,
+)
 from tests.replicas import eventually, replica
 from tests.scrapes import read, series
 
@@ -144,6 +156,30 @@ def test_a_long_prompt_for_a_full_queue_is_refused_in_the_midst_of_being_sent(
         eventually("there is room", lambda: value(served, "active_streams") == 0)
         assert value(served, "chars_total") > 0
         assert len(client.generate(symbol * 65_536, max_tokens=1).read()) == 1
+
+
+def test_refusals_of_requests_that_come_slowly_cost_other_texts_nothing(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """What comes after an answer is a fault to HTTP/2, which closes a connection that has 1,024."""
+    limits = ("--max-streams", "1", "--workers", "1", "--queue", "0")
+    asked = message(pb.GenerateRequest(stopping=pb.Stopping(max_tokens=1_000_000)).SerializeToString())
+    with (
+        serving(tiny_bundle, tmp_path / "log", *limits) as served,
+        closing(Connection(served.address)) as connection,
+    ):
+        assert connection.call(1, asked)
+        eventually("it runs", lambda: value(served, "active_streams") == 1)
+        for first in range(3, 4_003, 800):
+            streams = range(first, first + 800, 2)
+            head = call_headers()
+            assert connection.send(b"".join(frame(HEADERS, END_HEADERS, stream, head) for stream in streams))
+            time.sleep(0.05)
+            assert connection.send(b"".join(frame(DATA, END_STREAM, stream, asked) for stream in streams))
+            eventually("all are refused", lambda end=streams: len(connection.of(HEADERS)) == end[-1] // 2 + 1)
+        assert connection.of(GOAWAY) == []
+        refused = series(read(served.metrics))['charrnn_rejected_total{model="tiny",cause="queue_full"}']
+        assert (refused, value(served, "active_streams")) == (2_000, 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux")

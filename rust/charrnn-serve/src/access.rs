@@ -86,25 +86,25 @@ impl Access {
         self.tls.clone()
     }
 
-    /// The request of a client that is let in, and whose it is.
-    pub(crate) fn admit<B>(&self, mut request: Request<B>) -> Result<Request<B>, Refusal> {
+    /// Notes with a request whose it is, if its client is let in.
+    pub(crate) fn admit<B>(&self, request: &mut Request<B>) -> Result<(), Refusal> {
         if request.uri().path() != OPEN_PATH {
-            let client = self.client(&request).inspect_err(|refusal| self.denied.count(refusal))?;
+            let client = self.client(request).inspect_err(|refusal| self.denied.count(refusal))?;
             request.extensions_mut().insert(client);
         }
-        Ok(request)
+        Ok(())
     }
 
     /// The same for those only whose token is named admin, where there are tokens.
-    pub(crate) fn admit_admin<B>(&self, request: Request<B>) -> Result<Request<B>, Refusal> {
-        let request = self.admit(request)?;
+    pub(crate) fn admit_admin<B>(&self, request: &mut Request<B>) -> Result<(), Refusal> {
+        self.admit(request)?;
         match request.extensions().get::<Client>() {
             Some(client) if self.tokens.is_some() && *client.name != *ADMIN => {
                 tell(format_args!("auth: {}: {}", client.name, Refusal::NotAdmin));
                 self.denied.count(&Refusal::NotAdmin);
                 Err(Refusal::NotAdmin)
             }
-            _ => Ok(request),
+            _ => Ok(()),
         }
     }
 

@@ -13,6 +13,7 @@ pub mod codec;
 mod denied;
 mod error;
 mod exposition;
+mod gate;
 mod greeting;
 mod health;
 mod incoming;

@@ -8,19 +8,17 @@ use tokio::net::TcpListener;
 use tokio::sync::{watch, Notify};
 use tokio::task::{spawn_blocking, JoinSet};
 use tonic::body::Body;
-use tonic::codegen::http::{HeaderValue, Request, Response};
+use tonic::codegen::http::{HeaderValue, Response};
 use tonic::server::NamedService;
 use tonic::transport::Server;
-use tonic::Status;
 use tonic_health::server::HealthService;
-use tower::filter::FilterLayer;
 use tower::util::MapResponseLayer;
-use tower::BoxError;
 use tracing::{error, info};
 
 use crate::access::Access;
 use crate::admin::AdminService;
 use crate::error::ServeError;
+use crate::gate::gate;
 use crate::health::Health;
 use crate::incoming::Incoming;
 use crate::metrics::{serve_metrics, Scraped};
@@ -32,13 +30,12 @@ use crate::pb::char_rnn_server::CharRnnServer;
 use crate::pb::FILE_DESCRIPTOR_SET;
 use crate::reload::{Reloader, Source};
 use crate::service::{shed, CharRnnService};
-use crate::status::Refusal;
 use crate::token::TokenKey;
 
 /// Streams one connection may hold at once; more wait in the client. HTTP/2's own default is no limit.
 const MAX_STREAMS_PER_CONNECTION: u32 = 1024;
 /// The longest prompt is 65 536 characters of at most 4 bytes.
-const MAX_MESSAGE_BYTES: usize = 1 << 20;
+pub(crate) const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// The longest path, and some air.
 const MAX_ADMIN_MESSAGE_BYTES: usize = 64 << 10;
 /// Streams that a client may break the rules on before its connection is closed. tonic sets no limit where hyper has one.
@@ -248,14 +245,6 @@ fn reflection(services: &[&str]) -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
     let itself = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
     services.iter().chain(&itself).fold(builder, |builder, name| builder.with_service_name(*name))
-}
-
-/// A layer through which requests go as `check` gives them back; one that it refuses is answered with the status.
-fn gate<F>(check: F) -> FilterLayer<impl Fn(Request<Body>) -> Result<Request<Body>, BoxError> + Clone>
-where
-    F: Fn(Request<Body>) -> Result<Request<Body>, Refusal> + Clone,
-{
-    FilterLayer::new(move |request| check(request).map_err(|refusal| Status::from(refusal).into()))
 }
 
 /// gRPC says RESOURCE_EXHAUSTED for a message over the cap where tonic says OUT_OF_RANGE, which nothing else here says.

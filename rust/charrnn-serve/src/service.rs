@@ -31,6 +31,8 @@ use crate::status::Refusal;
 use crate::stream::EventStream;
 use crate::token::{unseal, Sealer};
 
+/// What an end may take from here to its reader.
+const LONGEST_WAY: Duration = Duration::from_millis(200);
 const GENERATE_PATH: &str = "/charrnn.v1.CharRnn/Generate";
 
 /// `charrnn.v1.CharRnn` over some models.
@@ -89,13 +91,13 @@ impl pb::char_rnn_server::CharRnn for CharRnnService {
     }
 }
 
-/// Refuses a text before its request is read, if it would be whatever it says: far over capacity the server's own time
+/// Refuses a text before its message is looked at, if it would be whatever it says: far over capacity the server's own time
 /// goes into refusals, and most of what one costs lies between the headers of a request and its model.
-pub(crate) fn shed<B>(models: &Models, request: http::Request<B>) -> Result<http::Request<B>, Refusal> {
-    if request.uri().path() == GENERATE_PATH {
-        models.turn_away()?;
+pub(crate) fn shed<B>(models: &Models, request: &http::Request<B>) -> Result<(), Refusal> {
+    match request.uri().path() {
+        GENERATE_PATH => models.turn_away(),
+        _ => Ok(()),
     }
-    Ok(request)
 }
 
 /// Finds the model of a request and admits it.
@@ -160,6 +162,7 @@ impl Origin {
 }
 
 /// When the caller stops waiting. The transport keeps a deadline for the head of an answer only.
+/// When a text has to end so that its end is there in time: a client that sees its own deadline pass keeps nothing of it.
 fn deadline(metadata: &MetadataMap) -> Option<Instant> {
     let timeout = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (count, unit) = timeout.split_at_checked(timeout.len().checked_sub(1)?)?;
@@ -173,7 +176,7 @@ fn deadline(metadata: &MetadataMap) -> Option<Instant> {
         "n" => Duration::from_nanos(u64::from(count)),
         _ => return None,
     };
-    Instant::now().checked_add(timeout)
+    Instant::now().checked_add(timeout - (timeout / 10).min(LONGEST_WAY))
 }
 
 /// A stream's events as responses.

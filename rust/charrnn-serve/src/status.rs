@@ -8,6 +8,7 @@ use charrnn_core::error::RequestError;
 use charrnn_core::event::StreamError;
 use charrnn_core::limits;
 use tonic::codegen::http::StatusCode;
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -19,6 +20,8 @@ use crate::token::TokenError;
 const DOMAIN: &str = "charrnn";
 /// Until there may be room again: texts end many times a second, and a failure is forgiven in one.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// The same for gRPC's own retries (gRFC A6), which know nothing of details.
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// A name that a client made up is shown escaped and no longer than this.
 const MAX_NAME_CHARS: usize = 64;
 
@@ -214,7 +217,12 @@ impl From<Refusal> for Status {
             }
             _ => {}
         }
-        Status::with_error_details(code, message, details)
+        let retries = details.retry_info().is_some();
+        let mut status = Status::with_error_details(code, message, details);
+        if retries {
+            status.metadata_mut().insert(PUSHBACK, MetadataValue::from(RETRY_DELAY.as_millis() as u64));
+        }
+        status
     }
 }
 
