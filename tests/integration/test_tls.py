@@ -71,6 +71,15 @@ def test_a_text_is_the_same_encrypted(tiny_bundle: Path, encrypted: Served, auth
     assert (done.returncode, done.stdout.removesuffix("\n")) == (0, plain)
 
 
+def test_a_text_goes_on_encrypted_and_certified(mutual: Served, authority: Authority, tmp_path: Path) -> None:
+    who = client_options(authority.path, authority.issue("goes-on"))
+    ask, token = ["generate", "--server", mutual.address, *who], tmp_path / "token"
+    whole = run_charrnn(*ask, "--seed", "1", "--max-tokens", "60")
+    begun = run_charrnn(*ask, "--seed", "1", "--max-tokens", "20", "--save-resume", token)
+    rest = run_charrnn(*ask, "--resume", token, "--max-tokens", "60")
+    assert (rest.returncode, begun.stdout + rest.stdout) == (0, whole.stdout), rest.stderr
+
+
 def test_a_client_is_known_by_its_certificate(mutual: Served, authority: Authority) -> None:
     alice = authority.issue("alice", "alice.example.org", common_name="alice")
     assert len(_text(mutual.address, ca=authority.path, cert=alice.cert, key=alice.key)) == 200

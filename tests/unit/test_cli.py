@@ -9,15 +9,18 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
 import charrnn.cli
+from charrnn._pb import charrnn_pb2 as pb
 from charrnn.cli import COMMANDS, cli, main
 from charrnn.cli.training import HELP
 from charrnn.errors import CharrnnError, DivergedError, ParityError
 from charrnn.training import TrainConfig, Trainer
+from tests.fakes import FINISHED, fake_server, started
 
 NOT_UTF8 = os.fsdecode(b"a\xff")
 """As the shell hands over ``$'a\\xff'``."""
@@ -97,6 +100,8 @@ def test_every_option_has_help_and_a_variable(name: str) -> None:
         (["generate", "--server", "127.0.0.1:1", "--temperature", "-1"], 2, "temperature"),
         (["generate", "--timeout", "0"], 2, "timeout"),
         (["generate", "--server", "127.0.0.1:1"], 69, "no server answers at 127.0.0.1:1"),
+        (["generate", "--resume", os.devnull, "--echo"], 2, "--echo is in the token of --resume"),
+        (["generate", "--resume", os.devnull, "--ca", "no.pem"], 3, "no.pem"),
         (["generate", "--timeout", "1e300"], 2, "1e+300 is not in the range 0<x<=31536000"),
         (["generate", "--timeout", "nan"], 2, "nan is not in the range 0<x<=31536000"),
         (["sample", "b", "--prompt", NOT_UTF8], 2, r"'--prompt': b'a\xff' is not UTF-8"),
@@ -141,6 +146,22 @@ def test_bad_input_is_refused_in_one_line(
     assert got == code, line
     assert part in line
     assert not list(tmp_path.iterdir())
+
+
+def test_a_text_that_goes_on_may_be_told_otherwise_and_reached_as_any_other(tmp_path: Path) -> None:
+    requests: list[pb.GenerateRequest] = []
+
+    def generate(request: pb.GenerateRequest, context: Any) -> Iterator[pb.GenerateResponse]:
+        requests.append(request)
+        yield from (started(), FINISHED)
+
+    (token := tmp_path / "token").write_bytes(b"t")
+    told = ["--json", "--logprobs", "--top-logprobs", "2", "--chunk-chars", "3"]
+    with fake_server(generate) as address:
+        reached = ["--server", address, "--token", "secret", "--insecure", "--timeout", "60"]
+        assert main(["generate", "--resume", str(token), *reached, *told]) == 0
+    output = pb.Output(chunk_chars=3, logprobs=True, top_logprobs=2)
+    assert requests == [pb.GenerateRequest(resume_token=b"t", output=output)]
 
 
 @pytest.mark.parametrize(

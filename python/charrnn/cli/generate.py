@@ -12,14 +12,13 @@ from click.core import ParameterSource
 from charrnn.cli.connection import connection_fields, connection_options
 from charrnn.cli.kinds import YEAR_S, Number
 from charrnn.cli.sampling import parse_text_options, print_texts, text_options
+from charrnn.sampler import SamplingFields
 
 if TYPE_CHECKING:
     from charrnn.stream import Stream
 
-# What a text that goes on may be given: the length of the whole, and what is no part of the text.
-BESIDE_RESUME = frozenset(
-    ("server", "model", "timeout", "resume", "save_resume", "max_tokens", "chunk_chars", "json", "raw")
-)
+# What a text is of, and so is in its token; the length of the whole may be another.
+IN_TOKEN = SamplingFields.__annotations__.keys() - {"max_tokens"} | {"prompt", "prompt_file", "echo", "n"}
 
 
 @click.command(
@@ -78,7 +77,7 @@ def generate(
 
     def start(prompt: str, **kwargs: Any) -> Stream:
         if resume:
-            kwargs = {"chunk_chars": kwargs["chunk_chars"], "resume_token": resume.read_bytes(), **length}
+            kwargs = {"resume_token": resume.read_bytes(), **text.output, **length}
         texts.append(client.generate(prompt, model=model, resumable=save_resume is not None, **kwargs))
         return texts[-1]
 
@@ -89,11 +88,11 @@ def generate(
 
 
 def _check_resume(max_tokens: int) -> dict[str, int]:
-    """The length, if one is given; nothing else may be that the token has."""
+    """The length, if one is given; nothing else of the text may be, which the token has."""
     context = click.get_current_context()
     source = context.get_parameter_source
     given = {name for name in context.params if source(name) is ParameterSource.COMMANDLINE}
-    for name in sorted(given - BESIDE_RESUME):
+    for name in sorted(given & IN_TOKEN):
         raise click.UsageError(f"--{name.replace('_', '-')} is in the token of --resume; leave it out")
     return {"max_tokens": max_tokens} if "max_tokens" in given else {}
 
