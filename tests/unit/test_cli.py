@@ -100,6 +100,8 @@ def test_every_option_has_help_and_a_variable(name: str) -> None:
         (["generate", "--server", "127.0.0.1:1", "--temperature", "-1"], 2, "temperature"),
         (["generate", "--timeout", "0"], 2, "timeout"),
         (["generate", "--server", "127.0.0.1:1"], 69, "no server answers at 127.0.0.1:1"),
+        (["generate", "--save-resume", "no/t"], 2, "no/t: there is no folder no; make it first"),
+        (["generate", "--save-resume", ""], 2, "--save-resume . is a folder; give a file"),
         (["generate", "--resume", os.devnull, "--echo"], 2, "--echo is in the token of --resume"),
         (["generate", "--resume", os.devnull, "--ca", "no.pem"], 3, "no.pem"),
         (["generate", "--timeout", "1e300"], 2, "1e+300 is not in the range 0<x<=31536000"),
@@ -146,6 +148,19 @@ def test_bad_input_is_refused_in_one_line(
     assert got == code, line
     assert part in line
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_token_that_cannot_be_written_is_refused_before_its_text_is_made(
+    exists: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "token"
+    if exists:
+        token.touch()
+    # Whoever runs the tests may be somebody who may write everywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != (token if exists else tmp_path))
+    code, line = _refusal(capsys, "generate", "--server", "127.0.0.1:1", "--save-resume", str(token))
+    assert (code, f"--save-resume {token} cannot be written; give a file that may be" in line) == (2, True)
 
 
 def test_a_text_that_goes_on_may_be_told_otherwise_and_reached_as_any_other(tmp_path: Path) -> None:

@@ -68,6 +68,8 @@ def generate(
     text = parse_text_options(options)
     if save_resume and text.num_texts > 1:
         raise click.UsageError("--save-resume is for one text, not for --n")
+    if save_resume:
+        _check_target(save_resume)
     length = _check_resume(options["max_tokens"]) if resume else {}
     # gRPC logs what an error line says already; it reads this when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -95,6 +97,17 @@ def _check_resume(max_tokens: int) -> dict[str, int]:
     for name in sorted(given & IN_TOKEN):
         raise click.UsageError(f"--{name.replace('_', '-')} is in the token of --resume; leave it out")
     return {"max_tokens": max_tokens} if "max_tokens" in given else {}
+
+
+def _check_target(path: Path) -> None:
+    """A text whose token turns out to have no place is lost, so that is said before it is made."""
+    folder = path.parent
+    if not os.path.isdir(folder):
+        raise click.UsageError(f"--save-resume {path}: there is no folder {folder}; make it first")
+    if os.path.isdir(path):  # also the name that is empty
+        raise click.UsageError(f"--save-resume {path} is a folder; give a file")
+    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        raise click.UsageError(f"--save-resume {path} cannot be written; give a file that may be")
 
 
 def _save(text: Stream, path: Path) -> None:
