@@ -75,7 +75,8 @@ class AsyncClient:
         """
         settings = self._settings
         request = request_of(prompt, params, fields, resumes=settings.resume_s > 0)
-        progress = Progress(request, settings.timeout, settings.resume_s)
+        resumable = fields.get("resumable", False)
+        progress = Progress(request, settings.timeout, settings.resume_s, resumable=resumable)
         return AsyncStream(self._channels, settings, progress)
 
     async def generate_many(
@@ -279,7 +280,10 @@ async def _events(call: _Call, progress: Progress) -> AsyncIterator[Event]:
             return
         except (grpc.RpcError, HandedOverError) as error:
             if (pause := progress.pause_after(error)) is None:
-                raise
+                if (end := progress.end) is None:
+                    raise
+                yield end
+                return
             await asyncio.sleep(pause)
             if call.is_cancelled:
                 raise

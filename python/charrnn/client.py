@@ -93,7 +93,8 @@ class Client:
         """
         settings = self._settings
         request = request_of(prompt, params, fields, resumes=settings.resume_s > 0)
-        progress = Progress(request, settings.timeout, settings.resume_s)
+        resumable = fields.get("resumable", False)
+        progress = Progress(request, settings.timeout, settings.resume_s, resumable=resumable)
         text = Text(self._channels, progress)
         return Stream(self._events(text), text.cancel)
 

@@ -54,17 +54,22 @@ class Progress:
         request: what is asked; asked again, it names the seed and the model that were told, or is a token's.
         timeout: seconds for all of it; ``None`` for no limit.
         resume_s: seconds without a new character after which a text that lost its server is given up.
+        resumable: whether its reader knows what to do with a token.
     """
 
-    def __init__(self, request: pb.GenerateRequest, timeout: float | None, resume_s: float) -> None:
+    def __init__(
+        self, request: pb.GenerateRequest, timeout: float | None, resume_s: float, *, resumable: bool = False
+    ) -> None:
         self.request, self._first, self._resume_s = request, request, resume_s
+        self._is_resumable = resumable
+        self._handed_over: Finished | None = None
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._started: Started | None = None
         self._num_chars, self._num_symbols, self._hash = 0, 0, hashlib.blake2b()
         self._num_known, self._num_symbols_known, self._replayed = 0, 0, hashlib.blake2b()
         # What a server handed over, and the hash and the symbols of the text before it.
         self._token, self._token_hash, self._token_symbols = b"", hashlib.blake2b(), 0
-        self._give_up_at, self._pause = 0.0, 0.0
+        self._give_up_at, self._pause, self._is_again = 0.0, 0.0, False
 
     @property
     def left_s(self) -> float | None:
@@ -90,7 +95,7 @@ class Progress:
                 raise ServerError(OTHER_TEXT)
             case Finished() if event.reason in _HANDED_OVER and event.resume_token and self._resume_s:
                 self._token, self._token_hash = event.resume_token, self._hash.copy()
-                self._token_symbols = self._num_symbols
+                self._token_symbols, self._handed_over = self._num_symbols, event
                 raise HandedOverError("the server handed the text over, and none took it")
         if event is not None:
             self._pause = 0.0
@@ -108,9 +113,14 @@ class Progress:
         self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
         return pause
 
+    @property
+    def end(self) -> Finished | None:
+        """What the server that handed a text over said of it, for a reader who can use it."""
+        return self._handed_over if self._is_resumable else None
+
     def begin_again(self) -> None:
         """From here on responses are those of another call."""
-        self.request = self._again()
+        self.request, self._is_again = self._again(), True
         self._num_known, self._replayed = self._num_chars, self._token_hash.copy()
         self._num_symbols_known = self._num_symbols - self._token_symbols
 
@@ -127,8 +137,8 @@ class Progress:
         return self._first
 
     def _may_go_on(self, error: Any) -> bool:
-        if is_lost(error):
-            return True
+        if is_lost(error) or (self._is_again and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED):
+            return True  # the next server may have no room yet for what the last one lost
         had_token = bool(self._token)
         if error.code() in _TOKEN_REFUSED:
             self._token, self._token_hash, self._token_symbols = b"", hashlib.blake2b(), 0
@@ -152,7 +162,7 @@ class Progress:
             return None
         ids, logprobs, top = chunk.ids[num_symbols:], chunk.logprobs[num_symbols:], chunk.top[num_symbols:]
         self._hash.update(text.encode())
-        self._num_chars = chunk.offset + chunk.num_chars
+        self._num_chars, self._handed_over = chunk.offset + chunk.num_chars, None
         self._num_symbols += len(ids)
         return Chunk(text, chunk.offset + len(known), len(text), ids, logprobs, top)
 
@@ -182,7 +192,10 @@ class Text:
             except (grpc.RpcError, HandedOverError) as error:
                 pause = self._progress.pause_after(error)
                 if pause is None or self._cancelled.wait(pause):
-                    raise
+                    if (end := self._progress.end) is None:
+                        raise
+                    yield end
+                    return
                 try:
                     self._ask_again()
                 except CharrnnError:  # the client is closed

@@ -180,7 +180,7 @@ def test_a_time_that_is_none_is_refused(resume_s: float) -> None:
 def handing_over(steps: list[str], text: str = TEXT) -> tuple[Generate, list[pb.GenerateRequest]]:
     """A server whose n-th call does ``steps[n]``, or all of the text; and the requests that it got.
 
-    "drain 7", "stall 7" and "lose 7" end it after 7 characters, "refuse CODE" refuses its token.
+    "drain 7", "stall 7" and "lose 7" end it after 7 characters, "refuse CODE" refuses its token, "full" all.
     """
     requests: list[pb.GenerateRequest] = []
 
@@ -189,6 +189,8 @@ def handing_over(steps: list[str], text: str = TEXT) -> tuple[Generate, list[pb.
         requests.append(request)
         if word == "refuse":
             context.abort(grpc.StatusCode[value], "resume_token was made by a server with another key")
+        if word == "full":
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full")
         yield started(seed=99)
         begin = int(request.resume_token or 0)
         last = int(value) if value else len(text)
@@ -304,3 +306,36 @@ def test_nobody_takes_the_text_over() -> None:
     ):
         client.generate("p", max_tokens=5000).read()
     assert len(requests) > 2
+
+
+@pytest.mark.parametrize(
+    "steps", [["drain 7"] * 100, ["drain 7", *["lose 7"] * 100], ["drain 7", *["full"] * 100]]
+)
+def test_nobody_takes_the_text_over_and_its_reader_has_the_token(steps: list[str]) -> None:
+    generate, requests = handing_over(steps)
+    with fake_server(generate) as address, Client(address, resume_s=0.5) as client:
+        stream = client.generate("p", resumable=True)
+        assert stream.read() == TEXT[:7]
+    assert stream.finished is not None
+    assert (stream.finished.reason, stream.finished.resume_token) == ("drained", b"7")
+    assert len(requests) > 2
+
+
+def test_a_token_of_an_earlier_place_is_no_end() -> None:
+    generate, _ = handing_over(["drain 7", *["lose 15"] * 100])
+    with (
+        fake_server(generate) as address,
+        Client(address, resume_s=0.5) as client,
+        pytest.raises(ServerUnavailableError),
+    ):
+        client.generate("p", resumable=True).read()
+
+
+def test_a_text_that_was_lost_waits_for_room_and_one_that_has_not_begun_does_not() -> None:
+    generate, requests = handing_over(["lose 7", "full", "full"])
+    with fake_server(generate) as address, Client(address) as client:
+        assert client.generate("p").read() == TEXT
+    assert len(requests) == 4
+    generate, requests = handing_over(["full"])
+    with fake_server(generate) as address, Client(address) as client, pytest.raises(ServerBusyError):
+        client.generate("p").read()

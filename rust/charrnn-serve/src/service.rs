@@ -336,3 +336,23 @@ pub(crate) fn to_pb_model(info: &ModelInfo) -> pb::Model {
         end_token: info.end_token,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_ends_early_enough_for_its_end_to_be_heard() {
+        for (timeout, least_ms, most_ms) in
+            [("500m", 440, 450), ("2S", 1790, 1800), ("1H", 3_599_790, 3_599_800)]
+        {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("grpc-timeout", timeout.parse().expect("ASCII"));
+            let before = Instant::now();
+            let left = deadline(&metadata).expect("a deadline").duration_since(before);
+            let took = before.elapsed();
+            assert!(left >= Duration::from_millis(least_ms), "{timeout}: {left:?}");
+            assert!(left <= Duration::from_millis(most_ms) + took, "{timeout}: {left:?}");
+        }
+    }
+}
