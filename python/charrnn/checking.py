@@ -47,11 +47,13 @@ def check_bundle(
     Then full batches are stepped for ``seconds``. The parameters are those of ``serve``.
 
     Raises:
+        RequestError: more workers or streams than ``serve`` takes.
         BundleError: a file is missing or damaged, the graph does not load or fit, or a row depends on others.
         ConfigError: the device cannot be used.
     """
-    library, workers = find_onnxruntime(), workers or os.cpu_count() or 1
+    library = find_onnxruntime()
     with refusing_overflow():
+        workers = _native.num_workers(workers)
         name, version, precision, state_bytes, graph_bytes, stream_bytes = _native.check_served(
             bundle=bundle, onnxruntime=library, device=device, precision=precision, batch=max_streams
         )

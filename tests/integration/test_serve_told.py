@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from charrnn import Bundle, Client
-from tests.servers import COMMAND, run_charrnn, running_server
+from tests.servers import COMMAND, run_charrnn, running_server, stats
 
 
 def test_the_settings_that_hold_are_a_file_that_says_the_same(
@@ -92,6 +92,23 @@ def test_a_check_names_every_bundle_that_cannot_be_served(tiny_bundle: Path, tmp
     for error, part in zip(errors[1:], ("sha256", "no folder", "'tiny'"), strict=True):
         assert part in error
     assert done.stderr.count("error: ") == done.stderr.count("\n") == 3
+
+
+@pytest.fixture
+def one_core() -> Iterator[None]:
+    """What is started meanwhile may use no more."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    yield
+    os.sched_setaffinity(0, cores)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores are not to be had one by one here")
+@pytest.mark.usefixtures("one_core")
+def test_a_check_counts_the_slots_that_a_server_would_have(tiny_bundle: Path) -> None:
+    (found,) = json.loads(run_charrnn("serve", tiny_bundle, "--check", "--json").stdout)
+    with running_server(tiny_bundle) as address:
+        assert (found["workers"], found["slots"]) == (1, stats(address).slots)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from charrnn.cli.tables import print_table
-from charrnn.errors import BundleError, CharrnnError
+from charrnn.errors import BundleError, CharrnnError, RequestError
 
 HEAD = ["model", "version", "precision", "slots", "characters/s", "a slot", "bytes/text", "bytes"]
 
@@ -19,6 +19,7 @@ def report_checks(bundles: Sequence[str], *, as_json: bool, **options: Any) -> N
     """Check each bundle as ``charrnn.checking`` does, and print one table or document of all.
 
     Raises:
+        RequestError: options with which no server starts.
         BundleError: not all can be served.
     """
     from charrnn.checking import check_bundle
@@ -27,6 +28,8 @@ def report_checks(bundles: Sequence[str], *, as_json: bool, **options: Any) -> N
     for bundle in bundles:
         try:
             found.append({"bundle": bundle, **asdict(check_bundle(bundle, **options)), "error": None})
+        except RequestError:  # not of this bundle: a server with these options serves none
+            raise
         except CharrnnError as error:
             found.append({"bundle": bundle, "error": str(error)})
     _refuse_twins([entry for entry in found if entry["error"] is None])

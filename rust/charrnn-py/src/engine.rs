@@ -22,7 +22,8 @@ pub(crate) const SIGNAL_POLL: Duration = Duration::from_millis(50);
 /// Workers a core that may be asked for: more only take turns, and each holds the model's weights once more.
 const MAX_WORKERS_PER_CORE: usize = 4;
 
-/// One decode worker per core by default.
+/// The decode workers that a server or an engine has: as many as asked for, or one per core that this process may use.
+#[pyfunction]
 pub(crate) fn num_workers(asked: Option<usize>) -> PyResult<usize> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (workers, most) = (asked.unwrap_or(cores), cores * MAX_WORKERS_PER_CORE);

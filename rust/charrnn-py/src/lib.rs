@@ -23,7 +23,7 @@ mod _native {
     #[pymodule_export]
     use crate::coding::{compress, decompress, measure, ArithmeticDecoder, ArithmeticEncoder};
     #[pymodule_export]
-    use crate::engine::{Engine, EventStream};
+    use crate::engine::{num_workers, Engine, EventStream};
     #[pymodule_export]
     use crate::params::SamplingParams;
     #[pymodule_export]
