@@ -66,12 +66,15 @@ def to_fields(params: SamplingParams | None, given: SamplingFields) -> dict[str,
 
 
 def to_request(
-    start: str | bytes, model: str, fields: dict[str, Any], output: Mapping[str, int | None]
+    start: str | bytes | bytearray | memoryview,
+    model: str,
+    fields: dict[str, Any],
+    output: Mapping[str, int | None],
 ) -> pb.GenerateRequest:
     """A request for one text, from its prompt or from the resume token of another.
 
     Raises:
-        RequestError: a value that no message can hold.
+        RequestError: a value that no message can hold, or neither a prompt nor a token to start from.
     """
     stopping = {name: fields.pop(name) for name in _STOPPING if name in fields}
     if "allowed" in fields:
@@ -80,17 +83,28 @@ def to_request(
     asked: dict[str, Any] = {
         name: value for name, value in output.items() if value is not None and value is not False
     }
+    begin = _start(start)
     try:
         return pb.GenerateRequest(
             model=model,
-            prompt=start if isinstance(start, str) else None,
-            resume_token=start if isinstance(start, bytes) else None,
+            **begin,
             sampling=pb.Sampling(**fields) if fields else None,
             stopping=pb.Stopping(**stopping) if stopping else None,
             output=pb.Output(**asked) if asked else None,
         )
     except ValueError as error:  # a number that its field cannot hold, or text that is not Unicode
         raise RequestError(f"the request cannot be sent: {error}") from error
+
+
+def _start(start: object) -> dict[str, Any]:
+    """What is neither may not be left out: the server would make the text of an empty prompt."""
+    match start:
+        case str():
+            return {"prompt": start}
+        case bytes() | bytearray() | memoryview():
+            return {"resume_token": bytes(start)}
+    kind = type(start).__name__
+    raise RequestError(f"a text starts from a {kind}; give a string as prompt, or bytes as resume_token")
 
 
 def to_event(response: pb.GenerateResponse) -> Event | None:

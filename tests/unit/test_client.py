@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from charrnn._pb import charrnn_pb2 as pb
-from charrnn.calls import ERRORS
+from charrnn.calls import ERRORS, one_of_many
 from charrnn.channels import STREAMS_PER_CHANNEL
 from charrnn.client import Client, Model
 from charrnn.errors import (
@@ -133,6 +133,14 @@ def test_only_what_is_given_goes_on_the_wire(arguments: dict[str, Any], expected
     assert recorder.requests == [expected]
 
 
+@pytest.mark.parametrize("token", [b"ab", bytearray(b"ab"), memoryview(b"ab")])
+def test_a_token_is_any_bytes(token: Any) -> None:
+    recorder = Recorder()
+    with fake_server(recorder) as address, Client(address) as client:
+        client.generate(resume_token=token).read()
+    assert recorder.requests == [pb.GenerateRequest(resume_token=b"ab")]
+
+
 def test_params_go_on_the_wire_as_a_whole() -> None:
     recorder = Recorder()
     params = SamplingParams(temperature=0.1, top_p=0.5, seed=3, stop=["x"], include_stop=True)
@@ -168,6 +176,26 @@ def test_what_cannot_be_served_is_refused_before_it_is_sent(arguments: dict[str,
     with fake_server(recorder) as address, Client(address) as client, pytest.raises(RequestError):
         client.generate(**arguments).read()
     assert recorder.requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        ({"prompt": None}, "NoneType"),
+        ({"prompt": 5}, "int"),
+        ({"prompt": ["a"]}, "list"),
+        ({"prompt": [1, 2]}, "list"),
+        ({"resume_token": 5}, "int"),
+        ({"resume_token": [116]}, "list"),
+    ],
+)
+def test_what_is_no_start_of_a_text_is_refused(arguments: Any, kind: str) -> None:
+    words = f"a text starts from a {kind}; give a string as prompt, or bytes as resume_token"
+    with Client("127.0.0.1:1") as client:
+        for ask in (lambda: client.generate(**arguments), lambda: one_of_many("id", arguments)):
+            with pytest.raises(RequestError) as caught:
+                ask()
+            assert str(caught.value) == words
 
 
 def test_every_status_has_a_class() -> None:
