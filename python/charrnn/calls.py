@@ -223,7 +223,7 @@ def request_of(
             "resume_token has the prompt and the parameters; give max_tokens beside it at most"
         )
     output["resume_token"] = resumable or (resumes and sampling.get("max_tokens", 0) >= LONG_TEXT)
-    request = to_request(prompt if token is None else token, model, sampling, output)
+    request = to_request(prompt, token, model, sampling, output)
     if version is not None:
         request.version = version
     return request

@@ -66,15 +66,12 @@ def to_fields(params: SamplingParams | None, given: SamplingFields) -> dict[str,
 
 
 def to_request(
-    start: str | bytes | bytearray | memoryview,
-    model: str,
-    fields: dict[str, Any],
-    output: Mapping[str, int | None],
+    prompt: str, token: bytes | None, model: str, fields: dict[str, Any], output: Mapping[str, int | None]
 ) -> pb.GenerateRequest:
-    """A request for one text, from its prompt or from the resume token of another.
+    """A request for one text, from its prompt or, if there is one, from the resume token of another.
 
     Raises:
-        RequestError: a value that no message can hold, or neither a prompt nor a token to start from.
+        RequestError: a value that no message can hold, or a prompt or token of another type.
     """
     stopping = {name: fields.pop(name) for name in _STOPPING if name in fields}
     if "allowed" in fields:
@@ -83,11 +80,11 @@ def to_request(
     asked: dict[str, Any] = {
         name: value for name, value in output.items() if value is not None and value is not False
     }
-    begin = _start(start)
+    start = _prompt(prompt) if token is None else _token(token)
     try:
         return pb.GenerateRequest(
             model=model,
-            **begin,
+            **start,
             sampling=pb.Sampling(**fields) if fields else None,
             stopping=pb.Stopping(**stopping) if stopping else None,
             output=pb.Output(**asked) if asked else None,
@@ -96,15 +93,18 @@ def to_request(
         raise RequestError(f"the request cannot be sent: {error}") from error
 
 
-def _start(start: object) -> dict[str, Any]:
-    """What is neither may not be left out: the server would make the text of an empty prompt."""
-    match start:
-        case str():
-            return {"prompt": start}
-        case bytes() | bytearray() | memoryview():
-            return {"resume_token": bytes(start)}
-    kind = type(start).__name__
-    raise RequestError(f"a text starts from a {kind}; give a string as prompt, or bytes as resume_token")
+# What is of another type may not be left out: the server would make the text of an empty prompt.
+def _prompt(given: object) -> dict[str, Any]:
+    if isinstance(given, str):
+        return {"prompt": given}
+    raise RequestError(f"prompt is of type {type(given).__name__}; give a str")
+
+
+def _token(given: object) -> dict[str, Any]:
+    if isinstance(given, bytes | bytearray | memoryview):
+        return {"resume_token": bytes(given)}
+    kind = type(given).__name__
+    raise RequestError(f"resume_token is of type {kind}; give the bytes of finished.resume_token")
 
 
 def to_event(response: pb.GenerateResponse) -> Event | None:
