@@ -74,6 +74,11 @@ def _summarise(found: dict[str, list[tuple[float, float | None]]]) -> Iterator[L
         before = rates
 
 
+def num_workers(asked: int | None) -> int:
+    """Decode threads that a server on this machine has, if so many are ``asked`` for."""
+    return _native.num_workers(asked)
+
+
 def engine_layers(
     bundle: str | os.PathLike[str], *, streams: int, workers: int | None, precision: str | None
 ) -> dict[str, Measure]:
@@ -84,7 +89,7 @@ def engine_layers(
     Raises:
         BundleError: a bundle that cannot be opened.
     """
-    workers = workers or os.cpu_count() or 1
+    workers = num_workers(workers)
     loops = min(workers, streams)
     with refusing_overflow():
         layers = _native.Layers(

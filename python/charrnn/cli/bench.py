@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from charrnn.bench.document import compare, differences, read_document, shown
-from charrnn.bench.layers import Layer, client_layers, engine_layers, measure_layers, serving
+from charrnn.bench.layers import Layer, client_layers, engine_layers, measure_layers, num_workers, serving
 from charrnn.cli.kinds import CommaList, Number
 from charrnn.cli.load import load
 from charrnn.cli.settings import with_settings
@@ -160,7 +159,7 @@ def _ladder(
         if not as_json:
             _print_layers(bundle, count, found[count])
     if as_json:
-        made = {"format": "charrnn-ladder/1", "bundle": bundle, "workers": workers or os.cpu_count()}
+        made = {"format": "charrnn-ladder/1", "bundle": bundle, "workers": num_workers(workers)}
         layers = {str(count): [vars(layer) for layer in found[count]] for count in counts}
         click.echo(json.dumps({**made, "precision": precision, "streams": layers}))
 
