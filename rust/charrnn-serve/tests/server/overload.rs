@@ -22,7 +22,9 @@ async fn a_full_queue_refuses_at_once() {
     let info = status.get_details_error_info().expect("an ErrorInfo");
     assert_eq!((info.reason.as_str(), info.domain.as_str()), ("QUEUE_FULL", "charrnn"));
     let retry = status.get_details_retry_info().expect("a RetryInfo");
-    assert!(retry.retry_delay.is_some_and(|delay| !delay.is_zero()));
+    let delay = retry.retry_delay.expect("how long");
+    let pushback = status.metadata().get("grpc-retry-pushback-ms").expect("what gRPC's own retries read");
+    assert_eq!(pushback.to_str().expect("ASCII"), delay.as_millis().to_string());
     drop(permits);
     assert_eq!(text(&read_all(running).await.0), "bcd");
     assert_eq!(text(&read_all(waiting).await.0), "cde");
