@@ -15,7 +15,7 @@ use tower::BoxError;
 use crate::server::MAX_MESSAGE_BYTES;
 use crate::status::Refusal;
 
-/// A client that has more to send than this, or takes longer, learns that it is refused while it is still at it.
+/// A client that takes longer to send its request, as a stream of requests does, is answered while it is still at it.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Lets requests through that `check` has nothing against, as it leaves them.

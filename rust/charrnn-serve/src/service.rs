@@ -161,8 +161,8 @@ impl Origin {
     }
 }
 
-/// When the caller stops waiting. The transport keeps a deadline for the head of an answer only.
-/// When a text has to end so that its end is there in time: a client that sees its own deadline pass keeps nothing of it.
+/// When a text has to end so that its end is there before the caller stops waiting: a client whose own deadline passes
+/// keeps nothing of it. The transport keeps a deadline for the head of an answer only.
 fn deadline(metadata: &MetadataMap) -> Option<Instant> {
     let timeout = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (count, unit) = timeout.split_at_checked(timeout.len().checked_sub(1)?)?;
