@@ -30,7 +30,7 @@ pub(crate) fn usage() -> Option<Usage> {
 
 /// Of decode threads. The thread that serves connections shares the cores with them and needs little, but at once.
 #[cfg(target_os = "linux")]
-const DECODE_NICENESS: i32 = 5;
+const DECODE_NICENESS: i32 = 7;
 
 /// Has every other thread of this process come before this one; what is not this process's gains by it only where no
 /// control group divides the cores between the two.

@@ -25,7 +25,7 @@ use super::{Clock, EngineConfig};
 /// A chunk waits this long for company, and longer the more streams run: small frames cost more than small batches.
 const CHUNK_DELAY: Duration = Duration::from_millis(10);
 /// This many running streams double the delay.
-const DELAY_STREAMS: u32 = 256;
+const DELAY_STREAMS: u32 = 128;
 
 /// A worker that panics begins anew so many times.
 const MAX_RESTARTS: usize = 1;
