@@ -5,13 +5,14 @@
     neighbour  waits between chunks of 15 texts beside a reader of the longest prompts there may be
     overload   texts within the SLO at ten times the rate that can be done, and how soon the rest is refused
 
-The load and its client share the machine with the server. Ratios are medians over rounds in which both sides
-of it take turns. Ends with one JSON line.
+The load and its client share the cores with the server; under overload they have others, too. Ratios are
+medians over rounds in which both sides of it take turns. Ends with one JSON line.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import os
@@ -19,8 +20,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def neighbour(bundle: Path, seconds: float, rounds: int) -> Figures:
     }
 
 
-@contextmanager
+@contextlib.contextmanager
 def reading_prompts(server: Server) -> Iterator[None]:
     """A client that asks one character after as long a prompt as may be, again and again."""
     is_over = threading.Event()
@@ -125,22 +125,51 @@ def reading_prompts(server: Server) -> Iterator[None]:
 
 
 def overload(bundle: Path, seconds: float, rounds: int, max_tokens: int = 256) -> Figures:
+    """On the same cores as its client, and, where there are two, on others: what a client uses of the
+    server's cores the server cannot.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    half = -(-len(cores) // 2)
+    places = {"": (cores, cores), "apart_": (cores[:half], cores[half:])}
+    found: Figures = {}
+    for place, (servers, clients) in places.items():
+        with contextlib.ExitStack() as stack:
+            with on(servers):
+                server = stack.enter_context(serving(bundle, ["--queue", "64"]))
+            if clients:
+                stack.enter_context(on(clients))
+                ways = overload_of(
+                    partial(load, server, seconds, max_tokens=max_tokens, drain_s=30.0), rounds
+                )
+                found |= {f"{place}{way}": figures for way, figures in ways.items()}
+    return found
+
+
+def overload_of(load_to_the_end: Callable[..., Mapping[str, Any]], rounds: int) -> Figures:
     """What 64 streams in a closed loop get is what can be done; their slowest sets the SLO, times ten.
 
     Once with a call for each text, and once on calls that they share.
     """
-    with serving(bundle, ["--queue", "64"]) as server:
-        load_to_the_end = partial(load, server, seconds, max_tokens=max_tokens, drain_s=30.0)
-        first = load_to_the_end(streams=64)
-        slo = {"request_ms": 10 * first["request_ms"]["p99"]}
-        ways = {"calls": False, "shared_calls": True}
-        return {
+    slo = {"request_ms": 10 * load_to_the_end(streams=64)["request_ms"]["p99"]}
+    ways = {"calls": False, "shared_calls": True}
+    return {
+        name: {
             "slo_ms": slo["request_ms"],
-            **{
-                name: under(partial(load_to_the_end, slo=slo, multiplex=way), rounds)
-                for name, way in ways.items()
-            },
+            **under(partial(load_to_the_end, slo=slo, multiplex=way), rounds),
         }
+        for name, way in ways.items()
+    }
+
+
+@contextlib.contextmanager
+def on(cores: Sequence[int]) -> Iterator[None]:
+    """This thread, and what it starts."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def under(load_to_the_end: Callable[..., Mapping[str, Any]], rounds: int) -> Figures:
