@@ -20,6 +20,7 @@ mod rescue;
 mod worker;
 
 pub use crate::scheduler::admission::SubmitError;
+pub use crate::scheduler::shares::PATIENCE;
 pub use worker::Worker;
 
 /// How long a drain that ran out of time waits for the workers to notice. A step takes milliseconds.
@@ -123,7 +124,7 @@ impl Engine {
     pub fn submit(&self, request: ValidRequest, sink: Box<dyn Sink>) -> Result<(), SubmitError> {
         let state_len = request.snapshot().map_or(self.state_len, |snapshot| snapshot.state_len());
         assert_eq!(state_len, self.state_len, "a snapshot of another model");
-        let ticket = self.admission.admit()?;
+        let ticket = self.admission.admit(request.client(), (self.clock)())?;
         let cached = request.cacheable().and_then(|prompt| self.cache.get(prompt));
         let mut stream = Stream::new(request, sink, ticket, &self.vocab, (self.clock)());
         if let Some(state) = cached {
@@ -134,9 +135,9 @@ impl Engine {
         self.jobs[worker].send(stream).map_err(|_| SubmitError::Stopping)
     }
 
-    /// Why `submit` would turn away whatever came just now, if there is no room; counted as if it had.
-    pub fn turn_away(&self) -> Option<SubmitError> {
-        self.admission.turn_away()
+    /// Why `submit` would turn away whatever came of `client` just now, if there is no room; counted as if it had.
+    pub fn turn_away(&self, client: &Arc<str>) -> Option<SubmitError> {
+        self.admission.turn_away(client, (self.clock)())
     }
 
     /// Streams that had a slot and are not over, parked ones included.

@@ -16,6 +16,7 @@ use crate::state::RowState;
 pub(crate) mod admission;
 pub(crate) mod drawn;
 mod parked;
+pub(crate) mod shares;
 pub(crate) mod stream;
 mod text;
 mod waiting;

@@ -99,8 +99,8 @@ impl Model {
     }
 
     /// Why a request is turned away just now, whatever it says, if there is no room; counted as if it had been read.
-    pub(crate) fn turn_away(&self) -> Option<SubmitError> {
-        self.engine.turn_away()
+    pub(crate) fn turn_away(&self, client: &Arc<str>) -> Option<SubmitError> {
+        self.engine.turn_away(client)
     }
 
     fn submit(&self, request: ValidRequest, caller: Caller) -> Result<EventStream, GenerateError> {

@@ -120,11 +120,11 @@ impl Models {
         }
     }
 
-    /// Why a request is refused just now, whatever it says: there is no room, and one model only that it can be for.
-    pub(crate) fn turn_away(&self) -> Result<(), Refusal> {
+    /// Why a request of `client` is refused just now, whatever it says: there is no room, and one model only that it can be for.
+    pub(crate) fn turn_away(&self, client: &Arc<str>) -> Result<(), Refusal> {
         let state = self.read();
         let [Entry { model, .. }] = state.entries.as_slice() else { return Ok(()) };
-        let Some(error) = model.turn_away() else { return Ok(()) };
+        let Some(error) = model.turn_away(client) else { return Ok(()) };
         has_refused();
         Err(Refusal::Submit(error))
     }

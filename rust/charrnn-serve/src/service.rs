@@ -95,7 +95,10 @@ impl pb::char_rnn_server::CharRnn for CharRnnService {
 /// goes into refusals, and most of what one costs lies between the headers of a request and its model.
 pub(crate) fn shed<B>(models: &Models, request: &http::Request<B>) -> Result<(), Refusal> {
     match request.uri().path() {
-        GENERATE_PATH => models.turn_away(),
+        GENERATE_PATH => {
+            let client = request.extensions().get::<Client>().map(Client::name).unwrap_or_default();
+            models.turn_away(&client)
+        }
         _ => Ok(()),
     }
 }

@@ -3,17 +3,19 @@
 //! Knows numbers only, no stream. What is counted is given back when its ticket is dropped, whatever the way.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use super::shares::{Room, Shares};
 use crate::meter::{Outcome, Stats, Streams, Turns};
 
 /// Why a request was turned away at the door.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
-    /// Every slot is taken and so is every place in the queue.
+    /// Every slot is taken and so is every place in the queue, but for those kept for others.
     #[error(
-        "the queue is full: all slots are taken and max_queue = {max_queue} requests wait; try again later"
+        "the queue is full: all slots are taken and max_queue = {max_queue} requests wait, or a place is kept for \
+         a client that has fewer texts; try again later"
     )]
     QueueFull {
         /// The limit on waiting requests.
@@ -40,6 +42,7 @@ pub(crate) struct Admission {
     num_slots: usize,
     max_queue: usize,
     live: AtomicUsize,
+    shares: Mutex<Shares>,
     streams: Streams,
     turns: Vec<Turns>,
     loads: Vec<Load>,
@@ -55,6 +58,7 @@ impl Admission {
             num_slots,
             max_queue,
             live: AtomicUsize::new(0),
+            shares: Mutex::default(),
             streams: Streams::default(),
             turns: (0..num_workers).map(|_| Turns::default()).collect(),
             loads: (0..num_workers).map(|_| Load::default()).collect(),
@@ -64,9 +68,9 @@ impl Admission {
         }
     }
 
-    /// Takes a place with the least loaded worker, at once or not at all.
-    pub(crate) fn admit(self: &Arc<Self>) -> Result<Ticket, SubmitError> {
-        let ticket = self.take_place();
+    /// Takes a place for `client` with the least loaded worker, at once or not at all.
+    pub(crate) fn admit(self: &Arc<Self>, client: &Arc<str>, now: Instant) -> Result<Ticket, SubmitError> {
+        let ticket = self.take_place(client, now);
         match &ticket {
             Ok(_) => {}
             Err(SubmitError::QueueFull { .. }) => drop(self.streams.queue_full.fetch_add(1, Relaxed)),
@@ -75,27 +79,38 @@ impl Admission {
         ticket
     }
 
-    /// What `admit` would say of any request just now, if that is that there is no room; it counts as said.
-    pub(crate) fn turn_away(&self) -> Option<SubmitError> {
-        let is_full = !self.is_stopping() && self.live.load(SeqCst) >= self.capacity();
+    /// What `admit` would say of any request of `client` just now, if that is that there is no room; it counts as said.
+    pub(crate) fn turn_away(&self, client: &Arc<str>, now: Instant) -> Option<SubmitError> {
+        let is_full = !self.is_stopping() && !self.shares().admits(client, self.room(), now);
         is_full.then(|| {
             self.streams.queue_full.fetch_add(1, Relaxed);
             SubmitError::QueueFull { max_queue: self.max_queue }
         })
     }
 
-    fn capacity(&self) -> usize {
-        self.num_slots.saturating_add(self.max_queue)
+    fn room(&self) -> Room {
+        let capacity = self.num_slots.saturating_add(self.max_queue);
+        // A slot is kept for nobody: it would be idle.
+        Room { capacity, free: capacity.saturating_sub(self.live.load(SeqCst)), max_kept: self.max_queue }
     }
 
-    fn take_place(self: &Arc<Self>) -> Result<Ticket, SubmitError> {
-        let capacity = self.capacity();
+    fn shares(&self) -> MutexGuard<'_, Shares> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_place(self: &Arc<Self>, client: &Arc<str>, now: Instant) -> Result<Ticket, SubmitError> {
         let worker = self.least_loaded().filter(|_| !self.is_stopping()).ok_or(SubmitError::Stopping)?;
-        self.live
-            .fetch_update(SeqCst, SeqCst, |live| (live < capacity).then_some(live + 1))
-            .map_err(|_| SubmitError::QueueFull { max_queue: self.max_queue })?;
+        // Places are taken under the lock, so that none is taken twice.
+        let mut shares = self.shares();
+        if !shares.admits(client, self.room(), now) {
+            return Err(SubmitError::QueueFull { max_queue: self.max_queue });
+        }
+        shares.begin(client);
+        self.live.fetch_add(1, SeqCst);
+        drop(shares);
         self.loads[worker].live.fetch_add(1, SeqCst);
-        let ticket = Ticket { admission: Arc::clone(self), worker, is_running: false, outcome: None };
+        let client = Arc::clone(client);
+        let ticket = Ticket { admission: Arc::clone(self), client, worker, is_running: false, outcome: None };
         // Again, now that the place shows: either this sees the stop or the drain sees the place.
         if self.is_stopping() {
             return Err(SubmitError::Stopping);
@@ -167,7 +182,8 @@ impl Admission {
         self.live.load(SeqCst) == 0
     }
 
-    fn give_back(&self, worker: usize, was_running: bool) {
+    fn give_back(&self, client: &Arc<str>, worker: usize, was_running: bool) {
+        self.shares().end(client);
         if was_running {
             self.loads[worker].running.fetch_sub(1, SeqCst);
         }
@@ -184,6 +200,7 @@ impl Admission {
 #[derive(Debug)]
 pub(crate) struct Ticket {
     admission: Arc<Admission>,
+    client: Arc<str>,
     worker: usize,
     is_running: bool,
     /// None until a stream has it.
@@ -222,7 +239,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.outcome.into_iter().for_each(|outcome| self.admission.streams.count(outcome));
-        self.admission.give_back(self.worker, self.is_running);
+        self.admission.give_back(&self.client, self.worker, self.is_running);
     }
 }
 
@@ -230,34 +247,42 @@ impl Drop for Ticket {
 mod tests {
     use super::*;
 
+    fn admit(admission: &Arc<Admission>) -> Result<Ticket, SubmitError> {
+        admission.admit(&Arc::from("a"), Instant::now())
+    }
+
+    fn turn_away(admission: &Admission) -> Option<SubmitError> {
+        admission.turn_away(&Arc::from("a"), Instant::now())
+    }
+
     #[test]
     fn requests_go_to_the_least_loaded_worker_alive() {
         let admission = Arc::new(Admission::new(3, 9, 0));
-        let mut tickets: Vec<Ticket> = (0..4).map(|_| admission.admit().expect("room")).collect();
+        let mut tickets: Vec<Ticket> = (0..4).map(|_| admit(&admission).expect("room")).collect();
         let workers: Vec<usize> = tickets.iter().map(Ticket::worker).collect();
         assert_eq!(workers, [0, 1, 2, 0]);
         assert!(!admission.is_broken());
         drop(tickets.remove(1));
         admission.bury(0);
-        assert_eq!(admission.admit().expect("room").worker(), 1);
+        assert_eq!(admit(&admission).expect("room").worker(), 1);
         assert!(admission.is_broken());
         (1..3).for_each(|worker| admission.bury(worker));
-        assert_eq!(admission.admit().expect_err("all dead"), SubmitError::Stopping);
+        assert_eq!(admit(&admission).expect_err("all dead"), SubmitError::Stopping);
     }
 
     #[test]
     fn a_dropped_ticket_gives_back_all_it_counted() {
         let admission = Arc::new(Admission::new(1, 1, 1));
-        let mut first = admission.admit().expect("a slot");
+        let mut first = admit(&admission).expect("a slot");
         first.start();
         first.start();
-        let second = admission.admit().expect("a place in the queue");
+        let second = admit(&admission).expect("a place in the queue");
         assert_eq!((admission.num_running(), admission.num_waiting()), (1, 1));
-        assert_eq!(admission.admit().expect_err("full"), SubmitError::QueueFull { max_queue: 1 });
-        assert_eq!(admission.turn_away(), Some(SubmitError::QueueFull { max_queue: 1 }));
+        assert_eq!(admit(&admission).expect_err("full"), SubmitError::QueueFull { max_queue: 1 });
+        assert_eq!(turn_away(&admission), Some(SubmitError::QueueFull { max_queue: 1 }));
         assert_eq!(admission.stats().queue_full, 2);
         drop(first);
-        assert_eq!(admission.turn_away(), None);
+        assert_eq!(turn_away(&admission), None);
         assert_eq!((admission.num_running(), admission.num_waiting()), (0, 1));
         assert!(!admission.wait_until_empty(Duration::ZERO));
         drop(second);
@@ -267,10 +292,10 @@ mod tests {
     #[test]
     fn a_stopped_engine_admits_nobody() {
         let admission = Arc::new(Admission::new(1, 1, 0));
-        let _ticket = admission.admit().expect("a slot");
+        let _ticket = admit(&admission).expect("a slot");
         admission.stop();
-        assert_eq!(admission.turn_away(), None);
-        assert_eq!(admission.admit().expect_err("stopped"), SubmitError::Stopping);
+        assert_eq!(turn_away(&admission), None);
+        assert_eq!(admit(&admission).expect_err("stopped"), SubmitError::Stopping);
         assert_eq!(admission.num_waiting(), 1);
     }
 }

@@ -1,9 +1,10 @@
 //! Runs a trace on a real engine, turn by turn, and checks what must hold whatever happens.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use charrnn_core::engine::{EngineConfig, SubmitError};
+use charrnn_core::engine::{EngineConfig, SubmitError, PATIENCE};
 use charrnn_core::meter::Outcome;
 
 use crate::common::requests::poison;
@@ -38,6 +39,8 @@ struct World {
     past: Vec<Text>,
     /// Requests refused because the queue was full, and because the engine was stopping.
     num_refused: (u64, u64),
+    /// Clients that were refused for want of room, and when.
+    refused: Vec<(&'static str, Instant)>,
     is_stopped: bool,
     is_aborted: bool,
 }
@@ -51,6 +54,7 @@ impl World {
             texts: Vec::new(),
             past: Vec::new(),
             num_refused: (0, 0),
+            refused: Vec::new(),
             is_stopped: false,
             is_aborted: false,
         }
@@ -93,6 +97,7 @@ impl World {
         self.past.append(&mut self.texts);
         self.rig = rig(&self.trace);
         (self.num_refused, self.is_stopped, self.is_aborted) = ((0, 0), false, false);
+        self.refused.clear();
     }
 
     /// What is left of the texts that were cut is what it would have been.
@@ -117,7 +122,7 @@ impl World {
         self.texts.get_mut(index)
     }
 
-    /// Refused exactly when there is no room, or the engine stops.
+    /// Refused when there is no room, or what there is is kept for clients that were refused, or the engine stops.
     fn submit(&mut self, rest: Rest) {
         let (waiting, running) = self.rig.live();
         let capacity = self.trace.num_workers * self.trace.max_streams + self.trace.max_queue;
@@ -132,14 +137,25 @@ impl World {
                 self.texts.push(Text::new(rest, reader, self.rig.now()));
             }
             Err(SubmitError::QueueFull { .. }) => {
+                let kept = self.others_refused(client).min(self.trace.max_queue);
+                let is_full = waiting + running + kept >= capacity;
                 assert!(is_full && !self.is_stopped, "no room for another: {:?} live", self.rig.live());
                 self.num_refused.0 += 1;
+                self.refused.push((client, self.rig.now()));
             }
             Err(SubmitError::Stopping) => {
                 assert!(self.is_stopped, "stopped by nobody");
                 self.num_refused.1 += 1;
             }
         }
+    }
+
+    /// So many other clients were refused a while ago at most.
+    fn others_refused(&self, client: &str) -> usize {
+        let now = self.rig.now();
+        let is_recent = |(_, at): &&(_, Instant)| now.saturating_duration_since(*at) < PATIENCE;
+        let recent: HashSet<&str> = self.refused.iter().filter(is_recent).map(|(other, _)| *other).collect();
+        recent.into_iter().filter(|other| *other != client).count()
     }
 
     /// One turn of a worker, which steps no more rows than it has slots and there are texts to work on.
