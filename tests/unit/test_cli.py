@@ -124,6 +124,8 @@ def test_every_option_has_help_and_a_variable(name: str) -> None:
         (["serve", "b", "--max-streams", "0"], 2, "--max-streams"),
         (["serve", "b", "--max-streams", "5000"], 2, "--max-streams is 5000; it must be 1 to 4096"),
         (["serve", "b", "--max-streams", "5000", "--check"], 2, "--max-streams is 5000; it must be 1 to"),
+        (["serve", "b", "--queue", "9" * 20], 2, "'--queue': 99999999999999999999 is more than 2147483647"),
+        (["serve", "b", "--json"], 2, "--json goes with --check"),
         (["serve", "b", "--drain-timeout", "-1"], 2, "--drain-timeout"),
         (["serve", "b", "--drain-timeout", "1e300"], 2, "1e+300 is not in the range 0<=x<=31536000"),
         (["serve", "b", "--drain-timeout", "nan", "--listen", "127.0.0.1:0"], 2, "drain"),

@@ -25,6 +25,19 @@ class Number(click.FloatRange):
         return number
 
 
+class Count(click.IntRange):
+    """How many, ``min`` or more. What no machine has room for is refused here, where its option is known."""
+
+    MOST = 2**31 - 1
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, if there can be so many."""
+        number = super().convert(value, param, ctx)
+        if number > self.MOST:
+            self.fail(f"{number} is more than {self.MOST}.", param, ctx)
+        return number
+
+
 class CommaList(click.types.StringParamType):
     """Words separated by commas; in a file also a list, or one number."""
 

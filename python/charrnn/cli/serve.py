@@ -7,7 +7,7 @@ from typing import Any, Literal
 import click
 
 from charrnn.cli.in_force import settings_in_force
-from charrnn.cli.kinds import YEAR_S, Number
+from charrnn.cli.kinds import YEAR_S, Count, Number
 from charrnn.cli.served_check import report_checks
 
 READY = "serving on "
@@ -64,13 +64,9 @@ ADMIN = "admin on "
     help="32 secret bytes or more, the same for servers that go on with each other's texts.",
     show_default="a key of its own",
 )
-@click.option(
-    "--workers", type=click.IntRange(1), help="Decode threads of each model.", show_default="one a core"
-)
-@click.option("--max-streams", type=click.IntRange(1), default=64, help="Texts each worker decodes at once.")
-@click.option(
-    "--queue", type=click.IntRange(0), default=1024, help="Texts that may wait; more are refused at once."
-)
+@click.option("--workers", type=Count(1), help="Decode threads of each model.", show_default="one a core")
+@click.option("--max-streams", type=Count(1), default=64, help="Texts each worker decodes at once.")
+@click.option("--queue", type=Count(0), default=1024, help="Texts that may wait; more are refused at once.")
 @click.option(
     "--prompt-cache-bytes",
     type=click.IntRange(0),
@@ -98,7 +94,7 @@ ADMIN = "admin on "
 )
 @click.option(
     "--max-streams-per-client",
-    type=click.IntRange(1),
+    type=Count(1),
     metavar="N",
     help="Texts that one client may have under way.",
     show_default="no limit",
@@ -141,6 +137,8 @@ def serve(
     **options: Any,
 ) -> None:
     """Serve each BUNDLE, an exported model, over gRPC until Ctrl-C."""
+    if as_json and not check:
+        raise click.UsageError("--json goes with --check", context)
     if print_config:
         click.echo("\n".join(settings_in_force(context)))
     elif check:
