@@ -12,6 +12,7 @@ import grpc
 from charrnn._pb import charrnn_pb2 as pb
 
 Generate = Callable[[pb.GenerateRequest, Any], Iterator[pb.GenerateResponse]]
+GenerateMany = Callable[[Iterator[pb.GenerateRequest], Any], Iterator[pb.GenerateResponse]]
 
 FINISHED = pb.GenerateResponse(finished=pb.Finished(reason=pb.FINISH_REASON_LENGTH))
 
@@ -33,10 +34,11 @@ def fake_server(
     generate: Generate = finished_at_once,
     models: tuple[pb.Model, ...] = (),
     *,
+    many: GenerateMany | None = None,
     port: int = 0,
     num_threads: int = 8,
 ) -> Iterator[str]:
-    """The address of a gRPC server that answers with ``generate`` and lists ``models``."""
+    """The address of a gRPC server that answers with ``generate``, or ``many``, and lists ``models``."""
     methods = {
         "Generate": grpc.unary_stream_rpc_method_handler(
             generate,
@@ -49,6 +51,12 @@ def fake_server(
             response_serializer=pb.ListModelsResponse.SerializeToString,
         ),
     }
+    if many is not None:
+        methods["GenerateMany"] = grpc.stream_stream_rpc_method_handler(
+            many,
+            request_deserializer=pb.GenerateRequest.FromString,
+            response_serializer=pb.GenerateResponse.SerializeToString,
+        )
     with ThreadPoolExecutor(num_threads) as pool:
         server = grpc.server(pool)
         server.add_generic_rpc_handlers(

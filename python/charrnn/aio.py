@@ -21,11 +21,12 @@ from charrnn.addresses import check_address
 from charrnn.calls import GenerateFields, ScoreFields, Settings, request_of
 from charrnn.channels import Channels
 from charrnn.errors import CharrnnError, ServerError
-from charrnn.many import Answer, AsyncCall, Request
+from charrnn.many import AsyncCalls
 from charrnn.resuming import HandedOverError, Progress
 from charrnn.sampler import SamplingParams
 from charrnn.score import Score
 from charrnn.stream import Chunk, Event, Finished, Started
+from charrnn.texts import Answer, Request, Texts
 from charrnn.wire import Model, method, to_model, to_score, to_score_request
 
 __all__ = ["AsyncClient", "AsyncStream"]
@@ -96,10 +97,12 @@ class AsyncClient:
         Raises:
             RequestError: a parameter out of its limits.
             ServerBusyError, ServerUnavailableError, ServerError: what ended the whole call.
+            Exception: whatever ``requests`` raise.
         """
-        call = AsyncCall(self._channels, requests, self._settings.timeout)
+        texts = Texts(self._settings.timeout, self._settings.resume_s)
+        calls = AsyncCalls(self._channels, requests, texts)
         try:
-            async with aclosing(call.answers()) as answers:
+            async with aclosing(calls.answers()) as answers:
                 async for answer in answers:
                     yield answer
         except grpc.RpcError as error:
@@ -108,6 +111,8 @@ class AsyncClient:
             if _is_cancelled():
                 raise
             raise ServerError("the client was closed before the texts were complete") from None
+        if not texts.is_over:
+            raise self._settings.broken_off()
 
     async def models(self) -> list[Model]:
         """The models this server holds.

@@ -229,8 +229,10 @@ def request_of(
     return request
 
 
-def one_of_many(request_id: str, asked: Asked | None) -> pb.GenerateRequest:
+def one_of_many(request_id: str, asked: Asked | None, *, resumes: bool = False) -> pb.GenerateRequest:
     """The request for one of the texts of a call, or to cancel it if nothing is asked.
+
+    The client ``resumes`` texts by itself or does not.
 
     Raises:
         RequestError: a value out of its limits.
@@ -238,15 +240,29 @@ def one_of_many(request_id: str, asked: Asked | None) -> pb.GenerateRequest:
     if asked is None:
         return pb.GenerateRequest(request_id=request_id, cancel=True)
     fields: dict[str, Any] = dict(asked)
-    message = request_of(fields.pop("prompt", ""), None, cast(GenerateFields, fields))
+    message = request_of(fields.pop("prompt", ""), None, cast(GenerateFields, fields), resumes=resumes)
     message.request_id = request_id
     return message
 
 
-def refusal(refused: pb.Refused) -> CharrnnError:
-    """Why one text of a call was refused: what ``generate`` would have raised."""
-    code = _CODES.get(refused.code, grpc.StatusCode.UNKNOWN)
-    return ERRORS[code](_line(refused.message))
+class RefusedError(Exception):
+    """One text of a call was refused. Has what a status has; ``told`` is what its reader is told."""
+
+    def __init__(self, refused: pb.Refused) -> None:
+        self._code = _CODES.get(refused.code, grpc.StatusCode.UNKNOWN)
+        self._details = refused.message
+
+    def code(self) -> grpc.StatusCode:
+        """As of a status."""
+        return self._code
+
+    def details(self) -> str:
+        """As of a status."""
+        return self._details
+
+    def told(self) -> CharrnnError:
+        """What ``generate`` would have raised."""
+        return ERRORS[self._code](_line(self._details))
 
 
 def _line(text: str) -> str:

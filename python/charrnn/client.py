@@ -17,11 +17,12 @@ from charrnn.access import Access, ConnectionFields
 from charrnn.addresses import check_address
 from charrnn.calls import GenerateFields, ScoreFields, Settings, request_of
 from charrnn.channels import Channels
-from charrnn.many import Answer, Call, Request
+from charrnn.many import Calls
 from charrnn.resuming import Progress, Text
 from charrnn.sampler import SamplingParams
 from charrnn.score import Score
 from charrnn.stream import Event, Finished, Stream
+from charrnn.texts import Answer, Request, Texts
 from charrnn.wire import Model, method, to_model, to_score, to_score_request
 
 __all__ = ["Client", "Model"]
@@ -102,9 +103,11 @@ class Client:
         """Ask for many texts on one call; for thousands at once that is lighter than a call each.
 
         The call ends once ``requests`` have and all texts have; closing the iterator ends it with all of
-        them. A call whose server is lost is not resumed. Answers of all texts come in the order in which
-        they are read here: what is not read waits with the server, which makes no more of it than a few
-        dozen chunks of each text, and after its stall timeout gives the texts up.
+        them. When its server is lost, all texts that have not ended are asked for again on another call, as
+        those of ``generate`` are, until nothing new has come for ``resume_s`` seconds; so is a text that the
+        server hands over. A call that no server has answered yet is not made again. Answers of all texts
+        come in the order in which they are read here: what is not read waits with the server, which makes no
+        more of it than a few dozen chunks of each text, and after its stall timeout gives the texts up.
 
         Args:
             requests: an id of the caller's, unique among the texts that have not ended, and what to ask
@@ -117,7 +120,9 @@ class Client:
 
         Raises:
             RequestError: a parameter out of its limits.
-            ServerBusyError, ServerUnavailableError, ServerError: what ended the whole call.
+            ServerBusyError, ServerUnavailableError, ServerError: what ended the whole call; for texts that
+                had been handed over to ``resumable`` readers their ends come before.
+            Exception: whatever ``requests`` raise.
 
         Example:
             >>> asked = {f"take {i}": {"prompt": "ROMEO:", "seed": i} for i in range(500)}
@@ -125,12 +130,15 @@ class Client:
             ...     if isinstance(event, Chunk):
             ...         texts[name] += event.text
         """
-        call = Call(self._channels, requests, self._settings.timeout)
+        texts = Texts(self._settings.timeout, self._settings.resume_s)
+        calls = Calls(self._channels, requests, texts)
         try:
-            with closing(call.answers()) as answers:
+            with closing(calls.answers()) as answers:
                 yield from answers
         except grpc.RpcError as error:
             raise self._settings.error(error) from error
+        if not texts.is_over:
+            raise self._settings.broken_off()
 
     def models(self) -> list[Model]:
         """The models this server holds.

@@ -9,9 +9,7 @@ goes on where it stopped.
 from __future__ import annotations
 
 import hashlib
-import random
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,11 +18,11 @@ import grpc
 from charrnn._pb import charrnn_pb2 as pb
 from charrnn.channels import Channels
 from charrnn.errors import CharrnnError, ServerError, ServerUnavailableError
+from charrnn.patience import Patience
 from charrnn.stream import Chunk, Event, Finished, Started
 from charrnn.wire import method, to_event
 
 OTHER_TEXT = "the server was lost, and the one there now gives another text for the same seed: another model?"
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
 # A server with another key or another model says this of a token.
 _TOKEN_REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
 # The reasons of a text that goes on with the token it ends with.
@@ -47,6 +45,12 @@ def is_lost(error: Any) -> bool:
     return error.code() is grpc.StatusCode.UNAVAILABLE or any(words in details for words in _BROKEN)
 
 
+def is_passing(error: Any, *, is_again: bool) -> bool:
+    """Whether asking again may help; ``is_again``: what ended asked for what another server had lost."""
+    # The next server may have no room yet for what the last one lost.
+    return is_lost(error) or (is_again and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
 class Progress:
     """What of one text has come, over all the calls that asked for it. Makes no call and waits for nothing.
 
@@ -63,18 +67,18 @@ class Progress:
         self.request, self._first, self._resume_s = request, request, resume_s
         self._is_resumable = resumable
         self._handed_over: Finished | None = None
-        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._patience = Patience(timeout, resume_s)
         self._started: Started | None = None
         self._num_chars, self._num_symbols, self._hash = 0, 0, hashlib.blake2b()
         self._num_known, self._num_symbols_known, self._replayed = 0, 0, hashlib.blake2b()
         # What a server handed over, and the hash and the symbols of the text before it.
         self._token, self._token_hash, self._token_symbols = b"", hashlib.blake2b(), 0
-        self._give_up_at, self._pause, self._is_again = 0.0, 0.0, False
+        self._is_again = False
 
     @property
     def left_s(self) -> float | None:
         """Seconds that a call may still take."""
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        return self._patience.left_s
 
     def take(self, response: pb.GenerateResponse) -> Event | None:
         """The event of a response, if it is new: Started, chunks without gap or overlap, Finished.
@@ -98,20 +102,13 @@ class Progress:
                 self._token_symbols, self._handed_over = self._num_symbols, event
                 raise HandedOverError("the server handed the text over, and none took it")
         if event is not None:
-            self._pause = 0.0
+            self._patience.renew()
         return event
 
     def pause_after(self, error: Any) -> float | None:
         """Seconds to wait before the text is asked for again; ``None``: ``error`` is its end."""
-        now = time.monotonic()
-        if not self._pause:
-            self._give_up_at, self._pause = now + self._resume_s, FIRST_PAUSE_S
-        if self._started is None or not self._may_go_on(error) or now >= self._give_up_at:
-            return None
-        # Clients that lost one server must not fall upon the next all at once.
-        pause = self._pause * random.uniform(0.5, 1.0)
-        self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
-        return pause
+        has_begun = self._started is not None or self._is_again
+        return self._patience.pause() if has_begun and self._may_go_on(error) else None
 
     @property
     def end(self) -> Finished | None:
@@ -125,10 +122,14 @@ class Progress:
         self._num_symbols_known = self._num_symbols - self._token_symbols
 
     def _again(self) -> pb.GenerateRequest:
-        assert self._started is not None
+        if self._started is None:  # nothing was told: any text will do
+            return self._first
         model, output = self._started.model, self._first.output
         if self._token:
-            return pb.GenerateRequest(model=model, resume_token=self._token, output=output)
+            request_id = self._first.request_id
+            return pb.GenerateRequest(
+                request_id=request_id, model=model, resume_token=self._token, output=output
+            )
         self._first.model = model
         if self._started.version:
             self._first.version = self._started.version
@@ -137,8 +138,8 @@ class Progress:
         return self._first
 
     def _may_go_on(self, error: Any) -> bool:
-        if is_lost(error) or (self._is_again and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED):
-            return True  # the next server may have no room yet for what the last one lost
+        if is_passing(error, is_again=self._is_again):
+            return True
         had_token = bool(self._token)
         if error.code() in _TOKEN_REFUSED:
             self._token, self._token_hash, self._token_symbols = b"", hashlib.blake2b(), 0
