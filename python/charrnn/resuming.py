@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -95,12 +96,14 @@ class Progress:
                 self._started = event
             case Chunk():
                 event = self._new_part(event)
+            case Finished() if event.reason in _HANDED_OVER and event.resume_token and self._resume_s:
+                self._keep(event)
+                raise HandedOverError("the server handed the text over, and none took it")
+            case Finished(reason="deadline") if event.num_chars < self._num_known:
+                # Its reader has more of it than came again; the token is of an earlier place.
+                event = replace(event, num_chars=self._num_chars, resume_token=None)
             case Finished() if event.num_chars < self._num_known:
                 raise ServerError(OTHER_TEXT)
-            case Finished() if event.reason in _HANDED_OVER and event.resume_token and self._resume_s:
-                self._token, self._token_hash = event.resume_token, self._hash.copy()
-                self._token_symbols, self._handed_over = self._num_symbols, event
-                raise HandedOverError("the server handed the text over, and none took it")
         if event is not None:
             self._patience.renew()
         return event
@@ -136,6 +139,15 @@ class Progress:
         if not self._first.resume_token:  # which has the seed
             self._first.sampling.seed = self._started.seed
         return self._first
+
+    def _keep(self, event: Finished) -> None:
+        """The token of a text that is handed over, maybe before all that was read has come again."""
+        is_behind = event.num_chars < self._num_known
+        self._token = event.resume_token or b""
+        self._token_hash = (self._replayed if is_behind else self._hash).copy()
+        self._token_symbols = self._num_symbols - self._num_symbols_known
+        if not is_behind:
+            self._handed_over = event
 
     def _may_go_on(self, error: Any) -> bool:
         if is_passing(error, is_again=self._is_again):

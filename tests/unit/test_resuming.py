@@ -180,7 +180,8 @@ def test_a_time_that_is_none_is_refused(resume_s: float) -> None:
 def handing_over(steps: list[str], text: str = TEXT) -> tuple[Generate, list[pb.GenerateRequest]]:
     """A server whose n-th call does ``steps[n]``, or all of the text; and the requests that it got.
 
-    "drain 7", "stall 7" and "lose 7" end it after 7 characters, "refuse CODE" refuses its token, "full" all.
+    "drain 7", "stall 7", "late 7" and "lose 7" end it after 7 characters, "refuse CODE" refuses its token,
+    "full" all.
     """
     requests: list[pb.GenerateRequest] = []
 
@@ -200,6 +201,8 @@ def handing_over(steps: list[str], text: str = TEXT) -> tuple[Generate, list[pb.
             yield handed_over(last, str(last).encode())
         elif word == "stall":
             yield handed_over(last, str(last).encode(), pb.FINISH_REASON_STALLED)
+        elif word == "late":
+            yield handed_over(last, str(last).encode(), pb.FINISH_REASON_DEADLINE)
         elif word == "lose":
             lost(context)
         yield finished(len(text))
@@ -216,6 +219,10 @@ def handing_over(steps: list[str], text: str = TEXT) -> tuple[Generate, list[pb.
         (["stall 7", "stall 15", "drain 16"], ["p", "7", "15", "16"]),
         (["drain 7", "lose 7", "drain 30"], ["p", "7", "7", "30"]),
         (["lose 12", "drain 20", "lose 25"], ["p", "p", "20", "20"]),
+        # Before all that was read has come again.
+        (["lose 20", "drain 7", "drain 13", "drain 20"], ["p", "p", "7", "13", "20"]),
+        (["lose 20", "drain 7", "refuse INVALID_ARGUMENT"], ["p", "p", "7", "p"]),
+        (["drain 3", "lose 20", "drain 7", "lose 25"], ["p", "3", "3", "7", "7"]),
         (["drain 7", "refuse INVALID_ARGUMENT"], ["p", "7", "p"]),
         (["drain 7", "lose 12", "refuse FAILED_PRECONDITION", "drain 15"], ["p", "7", "7", "p", "15"]),
     ],
@@ -319,6 +326,16 @@ def test_nobody_takes_the_text_over_and_its_reader_has_the_token(steps: list[str
     assert stream.finished is not None
     assert (stream.finished.reason, stream.finished.resume_token) == ("drained", b"7")
     assert len(requests) > 2
+
+
+def test_a_deadline_that_passes_before_all_has_come_again_ends_what_was_read() -> None:
+    generate, _ = handing_over(["lose 20", "late 7"])
+    with fake_server(generate) as address, Client(address) as client:
+        stream = client.generate("p", resumable=True)
+        assert stream.read() == TEXT[:20]
+    assert stream.finished is not None
+    assert (stream.finished.reason, stream.finished.num_chars) == ("deadline", 20)
+    assert stream.finished.resume_token is None
 
 
 def test_a_token_of_an_earlier_place_is_no_end() -> None:
