@@ -54,6 +54,8 @@ MAX_ATTEMPTS = 5
 
 # What the transport of a server says, with CANCELLED, where its clock is ahead of this one.
 _TOO_LATE = "Timeout expired"
+# What a server says of a request that it does not read. gRPC has the same code for it as for a full queue.
+_TOO_LARGE = "message length too large"
 # What gRPC says when it never reached a server, as against a server that says it is stopping.
 _NOT_REACHED = (
     "failed to connect",
@@ -193,6 +195,10 @@ class Settings:
                 details = f"no server answers at {self.address}; is `charrnn serve` running there?"
         if code is grpc.StatusCode.UNAUTHENTICATED:
             details = f"the server at {self.address} does not answer: {details}"
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            details = f"{self.address} knows no such call: is it where --listen of this version's serve is?"
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in details:
+            return RequestError(f"the request is larger than the server takes: {details}")
         is_late = code is grpc.StatusCode.DEADLINE_EXCEEDED or details == _TOO_LATE
         if is_late and self.timeout is not None:
             details = f"the call did not end within its timeout of {self.timeout:g} s"

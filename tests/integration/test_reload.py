@@ -21,7 +21,7 @@ import pytest
 from charrnn import Bundle, Client, Engine
 from charrnn.admin import Admin
 from charrnn.cli.serve import ADMIN, METRICS, READY
-from charrnn.errors import BundleError, RequestError, ServerUnavailableError
+from charrnn.errors import BundleError, RequestError, ServerError, ServerUnavailableError
 from tests.servers import COMMAND, run_charrnn
 
 NUM_SWAPS = 50
@@ -233,6 +233,14 @@ def test_a_version_that_is_asked_for_is_the_one_or_none(tiny_bundle: Path, other
         _wait_until(lambda: len(client.models()) == 1)
         with pytest.raises(RequestError, match=f'no version "{old}"'):
             client.generate(version=old, max_tokens=5).read()
+
+
+def test_what_is_asked_of_the_wrong_port_or_too_large_is_said_so(tiny_bundle: Path) -> None:
+    with _serving(tiny_bundle) as server, Client(server.admin) as lost, Client(server.address) as client:
+        with pytest.raises(ServerError, match=f"^{server.admin} knows no such call"):
+            lost.generate(max_tokens=1).read()
+        with pytest.raises(RequestError, match=r"^the request is larger than the server takes"):
+            client.generate("a" * (1 << 20), max_tokens=1).read()
 
 
 def test_the_command_loads_unloads_and_drains(tiny_bundle: Path, other_bundle: Path, tmp_path: Path) -> None:
