@@ -54,6 +54,8 @@ MAX_ATTEMPTS = 5
 
 # What the transport of a server says, with CANCELLED, where its clock is ahead of this one.
 _TOO_LATE = "Timeout expired"
+# A server reads no more, and can tell nothing behind it from it: on a call of many texts all would end.
+MAX_REQUEST_BYTES = 1 << 20
 # What a server says of a request that it does not read. gRPC has the same code for it as for a full queue.
 _TOO_LARGE = "message length too large"
 # What gRPC says when it never reached a server, as against a server that says it is stopping.
@@ -248,6 +250,8 @@ def one_of_many(request_id: str, asked: Asked | None, *, resumes: bool = False) 
     fields: dict[str, Any] = dict(asked)
     message = request_of(fields.pop("prompt", ""), None, cast(GenerateFields, fields), resumes=resumes)
     message.request_id = request_id
+    if (size := message.ByteSize()) > MAX_REQUEST_BYTES:
+        raise RequestError(f"a request has {size:,} bytes; a server takes {MAX_REQUEST_BYTES:,} at most")
     return message
 
 

@@ -107,7 +107,8 @@ class Client:
         those of ``generate`` are, until nothing new has come for ``resume_s`` seconds; so is a text that the
         server hands over. A call that no server has answered yet is not made again. Answers of all texts
         come in the order in which they are read here: what is not read waits with the server, which makes no
-        more of it than a few dozen chunks of each text, and after its stall timeout gives the texts up.
+        more of it than a few dozen chunks of each text, and after its stall timeout gives the texts up. Up to
+        1024 texts run at once; the next requests are read as texts end.
 
         Args:
             requests: an id of the caller's, unique among the texts that have not ended, and what to ask

@@ -39,9 +39,10 @@ class Patience:
         now = time.monotonic()
         if not self._pause:
             self._give_up_at, self._pause = now + self._resume_s, FIRST_PAUSE_S
-        if now >= self._give_up_at:
+        left = self.left_s
+        if now >= self._give_up_at or left == 0:
             return None
         # Clients that lost one server must not fall upon the next all at once.
         pause = self._pause * random.uniform(0.5, 1.0)
         self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
-        return pause
+        return pause if left is None else min(pause, left)

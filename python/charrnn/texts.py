@@ -24,6 +24,10 @@ Answer: TypeAlias = tuple[str, Event | CharrnnError]
 """What happened to the text of an id."""
 
 
+MAX_TEXTS = 1024
+"""At once on one call: a server refuses more, so that they wait here."""
+
+
 class Texts:
     """All texts of one ``generate_many``, over all the calls that ask for them; not safe for threads.
 
@@ -90,7 +94,7 @@ class Texts:
         """What is to be sent now, if anything is; first what was lost."""
         if self._due and self._due[0][0] <= time.monotonic():
             return self._again(heapq.heappop(self._due)[1])
-        return self._outbox.popleft() if self._outbox else None
+        return self._outbox.popleft() if self._outbox and not self._is_full else None
 
     def take(self, response: pb.GenerateResponse) -> Answer | None:
         """What a response tells, if it is new."""
@@ -143,11 +147,16 @@ class Texts:
             self._forget(name)
         return [*ends]
 
+    @property
+    def _is_full(self) -> bool:
+        """Whether what is to be sent next has to wait for the end of a text."""
+        return len(self._live) > MAX_TEXTS and not self._outbox[0].cancel
+
     def _again(self, name: str) -> pb.GenerateRequest:
         progress = self._live[name]
         progress.begin_again()
         if name in self._cancelled:  # so that the server says how it ended, as of any other
-            self._outbox.append(one_of_many(name, None))
+            self._outbox.appendleft(one_of_many(name, None))
         return progress.request
 
     def _event(self, name: str, response: pb.GenerateResponse) -> Event | CharrnnError | None:
@@ -182,7 +191,7 @@ class Texts:
         self._forget(name)
         if not is_end:
             self._dropped.add(name)
-            self._outbox.append(one_of_many(name, None))
+            self._outbox.appendleft(one_of_many(name, None))
         return name, error
 
     def _forget(self, name: str) -> None:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import queue
+import threading
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from pathlib import Path
 
+import grpc
 import pytest
 
 from charrnn import AsyncClient, Client
+from charrnn._pb import charrnn_pb2 as pb
 from charrnn.calls import Asked
 from charrnn.errors import CharrnnError, RequestError, ServerError
 from charrnn.stream import Chunk, Event, Finished, Started
+from charrnn.texts import MAX_TEXTS
 from tests.fakes import fake_server
+from tests.replicas import eventually
 from tests.servers import running_server
 
 
@@ -55,6 +62,56 @@ def test_one_that_is_refused_ends_alone(address: str) -> None:
     assert "prompt" in str(last["bad"])
     assert isinstance(last["worse"], RequestError)
     assert isinstance(last["good"], Finished)
+
+
+def test_more_texts_than_a_call_may_have_are_all_made(address: str) -> None:
+    with Client(address) as client:
+        requests = ((str(i), Asked(seed=i, max_tokens=2)) for i in range(3_000))
+        answers = client.generate_many(requests)
+        ends = [event for _, event in answers if not isinstance(event, Started | Chunk)]
+    assert len(ends) == 3_000
+    assert all(isinstance(end, Finished) for end in ends), ends
+
+
+def test_a_reader_who_waits_holds_up_the_requests_and_nobody_else(address: str) -> None:
+    num_asked = itertools.count()
+    requests = ((str(i), Asked(seed=i, max_tokens=50)) for i in num_asked)
+    with Client(address, resume_s=0) as client, closing(client.generate_many(requests)) as answers:
+        next(answers)
+        time.sleep(1.0)
+        assert next(num_asked) <= MAX_TEXTS + 3
+        assert len(client.generate(max_tokens=5).read()) == 5
+        assert sum(isinstance(event, Finished) for _, event in itertools.islice(answers, 20_000)) > MAX_TEXTS
+
+
+def is_still(sent: list[int]) -> bool:
+    before = len(sent)
+    time.sleep(1.0)
+    return len(sent) == before
+
+
+def test_a_call_of_small_requests_that_nobody_reads_does_not_end_the_connection(address: str) -> None:
+    """Of a client that sends whatever it is asked. HTTP/2 takes many such messages for a fault."""
+    sent, is_over = list[int](), threading.Event()
+
+    def requests() -> Iterator[pb.GenerateRequest]:
+        for i in itertools.takewhile(lambda _: not is_over.is_set(), itertools.count()):
+            sent.append(i)
+            yield pb.GenerateRequest(request_id=str(i), prompt="T", stopping=pb.Stopping(max_tokens=50))
+
+    with grpc.insecure_channel(address) as channel:
+        many = channel.stream_stream(
+            "/charrnn.v1.CharRnn/GenerateMany",
+            pb.GenerateRequest.SerializeToString,
+            pb.GenerateResponse.FromString,
+        )
+        call = many(requests())
+        eventually("the server takes no more", lambda: len(sent) > MAX_TEXTS and is_still(sent))
+        models = channel.unary_unary("/charrnn.v1.CharRnn/ListModels", pb.ListModelsRequest.SerializeToString)
+        assert models(pb.ListModelsRequest(), timeout=10)
+        assert call.is_active(), call.details()
+        is_over.set()
+        call.cancel()
 
 
 def test_a_text_is_cancelled_by_its_id(address: str) -> None:

@@ -11,9 +11,10 @@ import pytest
 from charrnn._pb import charrnn_pb2 as pb
 from charrnn.calls import Asked
 from charrnn.errors import CharrnnError, RequestError, ServerBusyError, ServerError, ServerUnavailableError
+from charrnn.patience import Patience
 from charrnn.resuming import HandedOverError
 from charrnn.stream import Chunk, Finished, Started
-from charrnn.texts import Answer, Texts
+from charrnn.texts import MAX_TEXTS, Answer, Texts
 from tests.fakes import FINISHED, chunk, started
 
 BUSY, CANCELLED, STOPPING, WRONG = 8, 1, 14, 3  # codes of google.rpc
@@ -112,6 +113,28 @@ def test_what_was_not_sent_yet_is_sent_as_a_fresh_one() -> None:
     assert sorted(request.request_id for request in sent(texts)) == ["a", "b"]
     (busy,) = told(texts, "b", refused(BUSY))
     assert isinstance(busy, ServerBusyError)
+
+
+def test_more_texts_than_a_call_may_have_wait_for_an_end() -> None:
+    texts = asked(*(str(i) for i in range(MAX_TEXTS)))
+    texts.ask("one more", {})
+    assert texts.next() is None
+    told(texts, "7", started(), FINISHED)
+    (last,) = sent(texts)
+    assert last.request_id == "one more"
+
+
+def test_nothing_is_asked_again_after_the_time_for_all_of_it() -> None:
+    patience = Patience(0.05, 10)
+    pauses = list(iter(lambda: waited(patience), None))
+    assert sum(pauses) <= 0.05
+    assert 0 not in pauses, "it tries on, without a pause"
+
+
+def waited(patience: Patience) -> float | None:
+    if (pause := patience.pause()) is not None:
+        time.sleep(pause)
+    return pause
 
 
 def test_before_any_answer_a_lost_call_is_the_callers() -> None:

@@ -28,13 +28,15 @@ class Number(click.FloatRange):
 class Count(click.IntRange):
     """How many, ``min`` or more. What no machine has room for is refused here, where its option is known."""
 
-    MOST = 2**31 - 1
+    def __init__(self, min: int, most: int = 2**31 - 1) -> None:
+        super().__init__(min)
+        self._most = most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The number, if there can be so many."""
         number = super().convert(value, param, ctx)
-        if number > self.MOST:
-            self.fail(f"{number} is more than {self.MOST}.", param, ctx)
+        if number > self._most:
+            self.fail(f"{number} is more than {self._most}.", param, ctx)
         return number
 
 

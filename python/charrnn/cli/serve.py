@@ -69,7 +69,7 @@ ADMIN = "admin on "
 @click.option("--queue", type=Count(0), default=1024, help="Texts that may wait; more are refused at once.")
 @click.option(
     "--prompt-cache-bytes",
-    type=click.IntRange(0),
+    type=Count(0, most=2**63 - 1),
     default=64 << 20,
     help="Room for each model's states after prompts, which are not read twice; 0 is off.",
 )

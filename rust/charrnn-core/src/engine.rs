@@ -19,7 +19,7 @@ use crate::vocab::Vocab;
 mod rescue;
 mod worker;
 
-pub use crate::scheduler::admission::SubmitError;
+pub use crate::scheduler::admission::{SubmitError, KEPT_PART};
 pub use crate::scheduler::shares::PATIENCE;
 pub use worker::Worker;
 

@@ -55,7 +55,7 @@ fn the_delay_grows_with_the_number_of_streams() {
     let readers: Vec<_> = (0..256).map(|_| rig.submit(&wanted, 99).expect("room")).collect();
     rig.turns(2);
     let mut got = Transcript::default();
-    for (advance, chars) in [(0, 1), (19, 1), (1, 5)] {
+    for (advance, chars) in [(0, 1), (29, 1), (1, 5)] {
         rig.advance(MS * advance);
         rig.turn();
         assert_eq!(got.read(&readers[9]).text.len(), chars, "after {advance} ms more");

@@ -40,6 +40,10 @@ pub(crate) const MAX_MESSAGE_BYTES: usize = 1 << 20;
 const MAX_ADMIN_MESSAGE_BYTES: usize = 64 << 10;
 /// Streams that a client may break the rules on before its connection is closed. tonic sets no limit where hyper has one.
 const MAX_FAULTS_PER_CONNECTION: usize = 1024;
+/// What a call may send ahead of being read. HTTP/2 counts small messages that nobody has read as a fault, against half the
+/// window of the connection: one call whose reader is slow must not have it closed, with the texts of others on it.
+const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
 const MAX_HEADER_BYTES: u32 = 16 << 10;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -233,6 +237,8 @@ fn transport() -> Server {
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
         .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_max_local_error_reset_streams(Some(MAX_FAULTS_PER_CONNECTION))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))

@@ -26,6 +26,9 @@ pub enum SubmitError {
     Stopping,
 }
 
+/// One place in so many of the queue is kept for clients that were refused, at most.
+pub const KEPT_PART: usize = 8;
+
 /// The load of one worker.
 #[derive(Debug, Default)]
 struct Load {
@@ -90,8 +93,9 @@ impl Admission {
 
     fn room(&self) -> Room {
         let capacity = self.num_slots.saturating_add(self.max_queue);
-        // A slot is kept for nobody: it would be idle.
-        Room { capacity, free: capacity.saturating_sub(self.live.load(SeqCst)), max_kept: self.max_queue }
+        // A slot is kept for nobody: it would be idle. Of the queue not much, or clients that never come back empty it.
+        let max_kept = self.max_queue.div_ceil(KEPT_PART);
+        Room { capacity, free: capacity.saturating_sub(self.live.load(SeqCst)), max_kept }
     }
 
     fn shares(&self) -> MutexGuard<'_, Shares> {

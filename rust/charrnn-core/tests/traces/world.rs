@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use charrnn_core::engine::{EngineConfig, SubmitError, PATIENCE};
+use charrnn_core::engine::{EngineConfig, SubmitError, KEPT_PART, PATIENCE};
 use charrnn_core::meter::Outcome;
 
 use crate::common::requests::poison;
@@ -137,7 +137,7 @@ impl World {
                 self.texts.push(Text::new(rest, reader, self.rig.now()));
             }
             Err(SubmitError::QueueFull { .. }) => {
-                let kept = self.others_refused(client).min(self.trace.max_queue);
+                let kept = self.others_refused(client).min(self.trace.max_queue.div_ceil(KEPT_PART));
                 let is_full = waiting + running + kept >= capacity;
                 assert!(is_full && !self.is_stopped, "no room for another: {:?} live", self.rig.live());
                 self.num_refused.0 += 1;
