@@ -117,7 +117,8 @@ class Client:
 
         Yields:
             What happened to the text of an id: ``Started``, ``Chunk``..., ``Finished``; or, as the last of
-            it, the error that ``generate`` would have raised.
+            it, the error that ``generate`` would have raised. A request with the id of a text that has not
+            ended is refused by an error under that id, and the text goes on.
 
         Raises:
             RequestError: a parameter out of its limits.
