@@ -134,7 +134,10 @@ def grpc_aio(address: str, load: Load) -> Figures:
 
     try:
         return asyncio.run(run())
-    except* TimeoutError:
+    except TimeoutError:
         raise SystemExit(f"no server answers at {address}") from None
-    except* grpc.aio.AioRpcError as errors:
-        raise SystemExit(f"a request failed: {errors.exceptions[0].details()}") from None
+    except ExceptionGroup as errors:  # of the task group; except* wraps what it raises before Python 3.11.4
+        failed = [error for error in errors.exceptions if isinstance(error, grpc.aio.AioRpcError)]
+        if not failed:
+            raise
+        raise SystemExit(f"a request failed: {failed[0].details()}") from None

@@ -322,7 +322,7 @@ def test_output_that_cannot_be_written_is_one_line(address: str) -> None:
 
 
 def test_an_engine_has_room_for_all_streams(tiny_bundle: Path) -> None:
-    fast = ("--streams", "1200", "--workers", "1", "--rounds", "1", "--seconds", "0.2", "--json")
+    fast = ("--streams", "1200", "--workers", "1", "--rounds", "1", "--seconds", "1", "--json")
     done = run_charrnn("bench", "engine", tiny_bundle, *fast)
     assert done.returncode == 0, done.stderr
 

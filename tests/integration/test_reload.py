@@ -169,12 +169,15 @@ def test_hangup_loads_what_has_changed_and_only_that(
     tiny_bundle: Path, other_bundle: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "tiny"
-    shutil.copytree(tiny_bundle, folder)
+    for bundle, name in ((tiny_bundle, "old"), (other_bundle, "new")):
+        shutil.copytree(bundle, tmp_path / name)
+        (tmp_path / f"to-{name}").symlink_to(name)
+    (tmp_path / "to-old").replace(folder)
     with _serving(folder) as server, Client(server.address) as client:
         before = client.models()
         server.process.send_signal(signal.SIGHUP)  # nothing has changed
-        shutil.rmtree(folder)
-        shutil.copytree(other_bundle, folder)
+        (tmp_path / "to-new").replace(folder)  # at once: the signal may be looked after in the midst of it
+        shutil.rmtree(tmp_path / "old")
         assert client.generate(max_tokens=5).read()  # what was loaded is in memory
         server.process.send_signal(signal.SIGHUP)
         said = server.line("model loaded ")
