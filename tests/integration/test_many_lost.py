@@ -218,7 +218,7 @@ def test_what_the_requests_raise_is_raised_while_nobody_is_there(server: Server,
     is_lost = threading.Event()
 
     def requests() -> Iterator[Request]:
-        yield from some(3, LONGEST).items()
+        yield from some(1, LONGEST).items()  # which are sent by the time that anything comes
         is_lost.wait()
         raise KeyError("of the caller's")
 
