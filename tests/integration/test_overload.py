@@ -146,7 +146,7 @@ def test_a_client_that_asks_again_at_once_leaves_the_next_place_to_one_that_wait
                     text = polite.generate(max_tokens=LENGTH, seed=seed).read()
                 except ServerBusyError:
                     num_refused += 1
-                    time.sleep(0.05)
+                    time.sleep(0.1)
             assert len(text) == LENGTH
         outcomes = greedy.result()["outcomes"]
     assert set(outcomes) == {"ok", "RESOURCE_EXHAUSTED"}, outcomes
